@@ -1,0 +1,278 @@
+//! The admin listener: liveness, readiness, metrics, status, and the changes that it defends.
+//!
+//! On its own socket and on the control plane, never counted in a drain, serving until exit.
+//! Private by default: loopback, or a unix socket that only its owner can open. A page in a
+//! browser on the same host must not be able to use it, so the Host of a private listener must be
+//! local, and changes are POSTs of JSON without a foreign origin, with the token where one is set.
+
+pub mod guard;
+pub mod status;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::config::Admin;
+use crate::config::values::AdminAddress;
+use crate::drain::Follower;
+use crate::metrics::Metrics;
+use crate::snapshot::Publisher;
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 64;
+/// For a whole request head, and between requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For reading a body and answering.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest body of a request.
+const BODY_MAX: usize = 64 * 1024;
+/// How long accepting pauses after a failure.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// What the admin API shows and changes.
+#[derive(Clone, Debug)]
+pub struct Office {
+    /// The config in force.
+    pub publisher: Arc<Publisher>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The process's phase.
+    pub phase: Follower,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Whether only this host can reach the listener.
+    pub is_private: bool,
+}
+
+/// A bound admin listener.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where it listens, with the port that was chosen.
+    pub address: AdminAddress,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// Binds the admin listener.
+///
+/// # Errors
+/// When the address is taken, or the token file can't be used.
+pub fn bind(admin: &Admin) -> anyhow::Result<Listener> {
+    if let Some(file) = &admin.token_file {
+        guard::read_token(file)?;
+    }
+    let cannot = || format!("can't bind the admin listener to {}", admin.address);
+    match &admin.address {
+        AdminAddress::Tcp(address) => {
+            let socket = std::net::TcpListener::bind(address).with_context(cannot)?;
+            socket.set_nonblocking(true)?;
+            let address = AdminAddress::Tcp(socket.local_addr()?);
+            Ok(Listener {
+                address,
+                socket: Socket::Tcp(socket),
+            })
+        }
+        AdminAddress::Unix(path) => {
+            let socket = bind_unix(path).with_context(cannot)?;
+            Ok(Listener {
+                address: admin.address.clone(),
+                socket: Socket::Unix(socket),
+            })
+        }
+    }
+}
+
+/// The socket gets its mode before it gets its name, so nobody else can open it in between.
+fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process answers there",
+        ));
+    }
+    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    let socket = std::os::unix::net::UnixListener::bind(&temporary)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&temporary, path)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Serves until it is dropped.
+pub async fn serve(listener: Listener, office: Office) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let ended = match listener.socket {
+        Socket::Tcp(socket) => match TcpListener::from_std(socket) {
+            Ok(socket) => loop {
+                serve_next(socket.accept().await.map(|(io, _)| io), &permits, &office).await;
+            },
+            Err(error) => error,
+        },
+        Socket::Unix(socket) => match UnixListener::from_std(socket) {
+            Ok(socket) => loop {
+                serve_next(socket.accept().await.map(|(io, _)| io), &permits, &office).await;
+            },
+            Err(error) => error,
+        },
+    };
+    tracing::error!(error = %ended, "the admin listener can't serve");
+    std::future::pending::<()>().await;
+}
+
+async fn serve_next<S>(accepted: io::Result<S>, permits: &Arc<Semaphore>, office: &Office)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ok(io) = accepted else {
+        tokio::time::sleep(BACK_OFF).await;
+        return;
+    };
+    let Ok(permit) = permits.clone().acquire_owned().await else {
+        return;
+    };
+    let office = office.clone();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with the control plane's runtime"
+    )]
+    tokio::spawn(async move {
+        let service = service_fn(|request| {
+            let office = office.clone();
+            async move { Ok::<_, std::convert::Infallible>(answer(&office, request).await) }
+        });
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT);
+        // A client that breaks its own connection has nobody else to tell.
+        let _ = builder.serve_connection(TokioIo::new(io), service).await;
+        drop(permit);
+    });
+}
+
+/// What a request gets.
+pub type Answer = Response<Full<Bytes>>;
+
+async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    if let Err(refused) = guard::check(office, &head) {
+        return refused;
+    }
+    let read = async {
+        // A body that is broken, late or too large is nobody's command.
+        timeout(ANSWER_TIMEOUT, Limited::new(body, BODY_MAX).collect())
+            .await
+            .is_ok_and(|b| b.is_ok())
+    };
+    match (&head.method, head.uri.path()) {
+        (&Method::GET | &Method::HEAD, path) => show(office, path),
+        (&Method::POST, "/api/v1/reload") => {
+            if read.await {
+                reload(office).await
+            } else {
+                problem(StatusCode::BAD_REQUEST, "The body can't be read.")
+            }
+        }
+        (_, "/api/v1/reload") => not_allowed("POST"),
+        (_, path) if SHOWN.contains(&path) => not_allowed("GET, HEAD"),
+        (_, _) => problem(StatusCode::NOT_FOUND, "There is nothing here."),
+    }
+}
+
+/// What can be read. Paths are matched exactly, never by prefix.
+const SHOWN: [&str; 5] = [
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/api/v1/status",
+    "/api/v1/config",
+];
+
+fn show(office: &Office, path: &str) -> Answer {
+    match path {
+        "/livez" => text(StatusCode::OK, "alive\n"),
+        "/readyz" => {
+            let phase = *office.phase.borrow();
+            let status = if phase.is_ready() {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            text(status, format!("{}\n", phase.name()))
+        }
+        "/metrics" => match office.metrics.render() {
+            Ok(page) => reply(StatusCode::OK, prometheus::TEXT_FORMAT, page),
+            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+        "/api/v1/status" => json(&status::status(office)),
+        "/api/v1/config" => json(&status::config(office)),
+        "/api/v1/reload" => not_allowed("POST"),
+        _ => problem(StatusCode::NOT_FOUND, "There is nothing here."),
+    }
+}
+
+async fn reload(office: &Office) -> Answer {
+    let publisher = office.publisher.clone();
+    match tokio::task::spawn_blocking(move || publisher.reload()).await {
+        Ok(Ok(())) => json(&status::config(office)),
+        Ok(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+        Err(_panicked) => problem(StatusCode::INTERNAL_SERVER_ERROR, "The reload panicked."),
+    }
+}
+
+fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    reply(status, "text/plain; charset=utf-8", body)
+}
+
+fn json(value: &serde_json::Value) -> Answer {
+    reply(StatusCode::OK, "application/json", value.to_string())
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "The method does not fit.");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+/// An RFC 9457 problem document.
+fn problem(status: StatusCode, detail: &str) -> Answer {
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    reply(status, "application/problem+json", document.to_string())
+}

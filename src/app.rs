@@ -1,0 +1,284 @@
+//! The composition root: a config becomes sockets, workers and a control plane, and ends in a drain.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::access_log;
+use crate::admin::{self, Office};
+use crate::config::{Config, ConfigError};
+use crate::drain::{Phase, Signal};
+use crate::listen::{self, Bound, Crew};
+use crate::metrics::Metrics;
+use crate::snapshot::{Publisher, Turns};
+use crate::vocab::{PerSide, Side};
+use crate::worker;
+
+/// How long workers may take to notice that they are cut off.
+const CUT_GRACE: Duration = Duration::from_millis(500);
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct App {
+    /// Where clients reach it, with ports that the system chose.
+    pub addresses: Vec<SocketAddr>,
+    /// What the admin listener is bound to.
+    pub admin: crate::config::values::AdminAddress,
+    publisher: Arc<Publisher>,
+    metrics: Arc<Metrics>,
+    signal: Arc<Signal>,
+    workers: Vec<JoinHandle<()>>,
+    workers_done: oneshot::Receiver<()>,
+    control: Control,
+    log: Option<access_log::Writer>,
+}
+
+#[derive(Debug)]
+struct Control {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Requests that were cut off, by path.
+    pub cut: PerSide<u64>,
+    /// Tunnels that were cut off, by path.
+    pub cut_tunnels: PerSide<u64>,
+    /// Requests that were in flight when the drain began.
+    pub in_flight: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// Whether nothing was cut off.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let none = |cut: &PerSide<u64>| cut.legacy == 0 && cut.async_ == 0;
+        none(&self.cut) && none(&self.cut_tunnels)
+    }
+}
+
+impl App {
+    /// Starts everything that `config`, read from `file`, asks for.
+    ///
+    /// # Errors
+    /// When an address is taken, the state directory can't be written to, or a name not resolved.
+    pub fn start(config: Config, file: PathBuf) -> anyhow::Result<Self> {
+        let workers = match config.listen.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let metrics = Arc::new(Metrics::new(workers)?);
+        let log = access_log::start(&config.access_log).context("can't open the access log")?;
+        let (log_sender, log) = log.unzip();
+        let admin_listener = admin::bind(&config.admin)?;
+        let bound = config
+            .listen
+            .addresses
+            .iter()
+            .map(|address| {
+                let bound = listen::bind(*address, workers);
+                bound.with_context(|| format!("can't listen on {address}"))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let addresses = bound.iter().map(|bound| bound.address).collect();
+        let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers)?);
+        let signal = Arc::new(Signal::default());
+        let admin = admin_listener.address.clone();
+        let office = Office {
+            publisher: publisher.clone(),
+            metrics: metrics.clone(),
+            phase: signal.follow(),
+            started: std::time::SystemTime::now(),
+            is_private: admin.is_private(),
+        };
+        let control = control(admin_listener, office)?;
+        let (threads, workers_done) =
+            spawn_workers(bound, workers, &publisher, &metrics, &signal, log_sender)?;
+        signal.advance(Phase::Serving);
+        metrics.set_phase(&Phase::NAMES, Phase::Serving.name());
+        Ok(Self {
+            addresses,
+            admin,
+            publisher,
+            metrics,
+            signal,
+            workers: threads,
+            workers_done,
+            control,
+            log,
+        })
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The config in force.
+    #[must_use]
+    pub fn publisher(&self) -> &Arc<Publisher> {
+        &self.publisher
+    }
+
+    /// Reads the config file again.
+    ///
+    /// # Errors
+    /// Why it was refused; it is logged already.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        self.publisher.reload()
+    }
+
+    /// Drains: the steps are those of ARCHITECTURE.md, in that order.
+    pub async fn drain(mut self) -> Outcome {
+        let began = Instant::now();
+        let drain = self.publisher.current().config.drain;
+        let in_flight: u64 = Side::ALL
+            .iter()
+            .map(|side| self.metrics.in_flight(*side))
+            .sum();
+        self.enter(Phase::Leaving);
+        sleep(drain.delay).await;
+        self.enter(Phase::Draining);
+        if timeout(drain.timeout, &mut self.workers_done)
+            .await
+            .is_err()
+        {
+            self.enter(Phase::Cut);
+            // Workers that don't notice even now are stuck: the process ends without them.
+            if timeout(CUT_GRACE, &mut self.workers_done).await.is_err() {
+                tracing::error!("a worker is stuck and is left behind");
+            }
+        }
+        for worker in self.workers.drain(..) {
+            if worker.is_finished() && worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        let cut = |of: fn(&crate::metrics::shard::SideCells) -> u64| {
+            PerSide::from_fn(|side| self.metrics.sum(|shard| of(shard.sides.get(side))))
+        };
+        let outcome = Outcome {
+            cut: cut(|cells| cells.cut.get()),
+            cut_tunnels: cut(|cells| cells.cut_tunnels.get()),
+            in_flight,
+            took: began.elapsed(),
+        };
+        self.enter(Phase::Closed);
+        if let Some(log) = self.log.take() {
+            log.finish();
+        }
+        // The admin listener serves to the end: the last scrape may see the result.
+        let _ = self.control.stop.send(());
+        if self.control.thread.join().is_err() {
+            tracing::error!("the control plane panicked");
+        }
+        outcome
+    }
+
+    fn enter(&self, phase: Phase) {
+        tracing::info!(phase = phase.name(), "phase changed");
+        self.signal.advance(phase);
+        self.metrics.set_phase(&Phase::NAMES, phase.name());
+        self.publisher.note(
+            "phase",
+            None,
+            String::new(),
+            phase.name().to_owned(),
+            "signal",
+        );
+    }
+}
+
+fn spawn_workers(
+    mut bound: Vec<Bound>,
+    workers: usize,
+    publisher: &Arc<Publisher>,
+    metrics: &Arc<Metrics>,
+    signal: &Signal,
+    log: Option<std::sync::mpsc::SyncSender<Vec<u8>>>,
+) -> anyhow::Result<(Vec<JoinHandle<()>>, oneshot::Receiver<()>)> {
+    let (crew, mailboxes) = Crew::new(workers);
+    let turns = Arc::new(Turns::default());
+    // Dropped by the last worker that ends.
+    let (done, all_done) = oneshot::channel();
+    let done = Arc::new(Done(Some(done)));
+    let mut threads = Vec::new();
+    for (index, mailbox) in mailboxes.into_iter().enumerate() {
+        let setup = worker::Setup {
+            index,
+            listeners: bound
+                .iter_mut()
+                .filter_map(|bound| bound.sockets.pop())
+                .collect(),
+            crew: crew.clone(),
+            mailbox,
+            publisher: publisher.clone(),
+            turns: turns.clone(),
+            shard: metrics.shard(index),
+            log: log.clone(),
+            phase: signal.follow(),
+            seed: seed(index),
+        };
+        let done = done.clone();
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                if let Err(error) = worker::run(setup) {
+                    tracing::error!(%error, worker = index, "worker ended");
+                }
+                drop(done);
+            });
+        threads.push(thread.context("can't start a worker")?);
+    }
+    Ok((threads, all_done))
+}
+
+/// Tells the drain that the last worker has ended.
+struct Done(Option<oneshot::Sender<()>>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            // Nobody listens when the process ends without a drain.
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Unlike for each worker and each start; std's hasher keys are random.
+fn seed(worker: usize) -> u64 {
+    use std::hash::BuildHasher;
+    std::hash::RandomState::new().hash_one(worker)
+}
+
+fn control(listener: admin::Listener, office: Office) -> anyhow::Result<Control> {
+    let (stop, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                let publisher = office.publisher.clone();
+                tokio::select! {
+                    () = admin::serve(listener, office) => {}
+                    () = crate::config::watch::run(publisher) => {}
+                    // Either stopped, or the app is gone.
+                    _ = stopped => {}
+                }
+            });
+        })?;
+    Ok(Control { stop, thread })
+}

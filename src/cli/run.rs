@@ -1,0 +1,121 @@
+//! `cutover run`: serve until a signal, then drain.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::{App, Outcome};
+use crate::cli::Global;
+use crate::config::Config;
+
+/// Exit code of a drain that had to cut something off.
+const CUT: u8 = 3;
+
+/// `cutover run`
+#[derive(Debug, Args)]
+pub(crate) struct Run {}
+
+impl Run {
+    pub(crate) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        start_log();
+        let config = Config::load(&global.config)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            // Caught from before the first connection, so that no signal finds its default.
+            let mut signals = Signals::new()?;
+            let app = App::start(config, global.config.clone())?;
+            for address in &app.addresses {
+                tracing::info!(%address, admin = %app.admin, "serving");
+            }
+            while signals.next().await == Asked::Reload {
+                // A refused config is logged and shown; the old one stays in force.
+                let _ = app.reload();
+            }
+            tokio::select! {
+                outcome = app.drain() => Ok(report(&outcome)),
+                () = signals.end() => {
+                    tracing::warn!("second signal, ending at once");
+                    Ok(ExitCode::from(CUT))
+                }
+            }
+        })
+    }
+}
+
+/// The result of a drain, in the log and as an exit code.
+pub(crate) fn report(outcome: &Outcome) -> ExitCode {
+    let Outcome {
+        cut,
+        cut_tunnels,
+        in_flight,
+        took,
+    } = outcome;
+    let took_ms = took.as_millis();
+    if outcome.is_clean() {
+        tracing::info!(in_flight, took_ms, "drained, nothing was cut off");
+        return ExitCode::SUCCESS;
+    }
+    tracing::error!(
+        in_flight,
+        took_ms,
+        legacy_requests = cut.legacy,
+        async_requests = cut.async_,
+        legacy_tunnels = cut_tunnels.legacy,
+        async_tunnels = cut_tunnels.async_,
+        "drained, some were cut off at the deadline"
+    );
+    ExitCode::from(CUT)
+}
+
+/// Logs for people on a terminal, JSON lines elsewhere; standard output is the access log's.
+fn start_log() {
+    let filter = EnvFilter::try_from_env("CUTOVER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init()
+    } else {
+        builder.json().init()
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Reload,
+    End,
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    /// A signal to end; a hangup in a drain has nothing left to reload.
+    async fn end(&mut self) {
+        while self.next().await == Asked::Reload {}
+    }
+}

@@ -1,0 +1,148 @@
+//! `cutover status`: the state of the running proxy, once or as it changes.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::{Global, admin_client, print};
+
+/// How often `--watch` asks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// `cutover status`
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Print one JSON document.
+    #[arg(long, conflicts_with = "watch")]
+    json: bool,
+    /// Show it again each second, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// Only say, by the exit code, whether the proxy is ready: for health checks.
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    ready: bool,
+}
+
+impl Status {
+    pub(crate) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let address = global.admin()?;
+        if self.ready {
+            let (status, body) = admin_client::get(&address, "/readyz")?;
+            anyhow::ensure!(
+                status.is_success(),
+                "{}",
+                String::from_utf8_lossy(&body).trim()
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        loop {
+            let status = admin_client::get_json(&address, "/api/v1/status")?;
+            if self.json {
+                print(&format!("{status}\n"))?;
+            } else if self.watch && std::io::stdout().is_terminal() {
+                // Clears the screen and goes to its first line.
+                print(&format!("\x1b[2J\x1b[H{}", prose(&status)))?;
+            } else {
+                print(&prose(&status))?;
+            }
+            if !self.watch {
+                return Ok(ExitCode::SUCCESS);
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a person watches; nothing else waits"
+            )]
+            std::thread::sleep(INTERVAL);
+        }
+    }
+}
+
+fn prose(status: &Value) -> String {
+    let mut text = String::new();
+    let config = &status["config"];
+    // Writing to a string can't fail.
+    let _ = writeln!(
+        text,
+        "cutover {} · {} · up {} s · {} connections · config {}",
+        plain(&status["version"]),
+        plain(&status["phase"]),
+        status["uptime_seconds"],
+        status["connections"],
+        plain(&config["hash"]),
+    );
+    for fault in config["faults"].as_array().into_iter().flatten() {
+        let _ = writeln!(text, "  config refused: {}", plain(fault));
+    }
+    let _ = writeln!(
+        text,
+        "{:<20} {:>11} {:>10} {:>10}",
+        "route", "configured", "effective", "observed"
+    );
+    for weight in status["weights"].as_array().into_iter().flatten() {
+        let _ = writeln!(
+            text,
+            "{:<20} {:>11.4} {:>10.4} {:>10}",
+            plain(&weight["route"]),
+            number(&weight["configured"]),
+            number(&weight["effective"]),
+            observed(&weight["requests"]),
+        );
+    }
+    let _ = writeln!(
+        text,
+        "{:<7} {:>10} {:>7} {:>9} {:>7} {:>9} {:>9} {:>9}",
+        "path", "requests", "errors", "in flight", "queued", "p50", "p95", "p99"
+    );
+    for name in ["legacy", "async"] {
+        let path = &status["paths"][name];
+        let errors: u64 = path["errors"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, n)| n.as_u64())
+            .sum();
+        let quantile = |q: &str| bound(&path["duration_seconds"][q]);
+        let _ = writeln!(
+            text,
+            "{name:<7} {:>10} {errors:>7} {:>9} {:>7} {:>9} {:>9} {:>9}",
+            path["requests"],
+            path["in_flight"],
+            path["queue_depth"],
+            quantile("p50"),
+            quantile("p95"),
+            quantile("p99"),
+        );
+    }
+    text
+}
+
+fn plain(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(f64::NAN)
+}
+
+/// The share that the async path really got.
+fn observed(requests: &Value) -> String {
+    let (legacy, async_) = (number(&requests["legacy"]), number(&requests["async"]));
+    let all = legacy + async_;
+    if all > 0.0 {
+        format!("{:.4}", async_ / all)
+    } else {
+        "-".to_owned()
+    }
+}
+
+/// Quantiles are the upper bounds of histogram buckets.
+fn bound(seconds: &Value) -> String {
+    seconds.as_f64().map_or_else(
+        || "-".to_owned(),
+        |seconds| format!("<={:.1}ms", seconds * 1e3),
+    )
+}

@@ -1,0 +1,321 @@
+//! The config as it is typed: every key, its kind and its default, in the order of the reference.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use crate::config::section::{Fault, Faults, Section};
+use crate::config::values::{
+    AdminAddress, Endpoint, ForceFrom, HeaderCase, LogFormat, LogTarget, Share, Size, Time,
+};
+
+/// Everything in a file, each value sound by itself; [`crate::config`] checks them together.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) async_weight: Share,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) listen: Listen,
+    pub(crate) admin: Admin,
+    pub(crate) legacy: Path,
+    pub(crate) async_: Path,
+    pub(crate) split: Split,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) drain: Drain,
+    pub(crate) access_log: AccessLog,
+}
+
+/// `[listen]`
+#[derive(Debug)]
+pub(crate) struct Listen {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) workers: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) header_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) body_idle_timeout: Duration,
+    pub(crate) header_bytes: u64,
+    pub(crate) header_count: usize,
+    pub(crate) body_bytes: u64,
+}
+
+/// `[admin]`
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) address: AdminAddress,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) span: Range<usize>,
+}
+
+/// `[legacy]` and `[async]`
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) endpoints: Vec<Spanned<Endpoint>>,
+    pub(crate) header_case: HeaderCase,
+    pub(crate) min_idle: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) queue_depth: usize,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) request_deadline: Duration,
+    pub(crate) pool_idle: usize,
+    pub(crate) pool_idle_timeout: Duration,
+    pub(crate) requests_per_connection: u64,
+}
+
+/// `[split]`
+#[derive(Debug)]
+pub(crate) struct Split {
+    pub(crate) key: Option<Spanned<String>>,
+    pub(crate) salt: String,
+    pub(crate) force_header: Option<Spanned<String>>,
+    pub(crate) force_from: ForceFrom,
+    pub(crate) expose_path: bool,
+}
+
+/// `[[route]]`
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) name: Spanned<String>,
+    pub(crate) pattern: Spanned<String>,
+    pub(crate) async_weight: Option<Share>,
+    pub(crate) pin: Option<Spanned<String>>,
+}
+
+/// `[drain]`
+#[derive(Debug)]
+pub(crate) struct Drain {
+    pub(crate) delay: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) tunnels: Duration,
+}
+
+/// `[access_log]`
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    pub(crate) path: LogTarget,
+    pub(crate) format: LogFormat,
+}
+
+/// Most connections, waiting requests or threads that a config may ask for: more is a mistake.
+const COUNT_MAX: usize = 1_000_000;
+
+/// Reads `source`, and gives it on to `build` together with the record of faults.
+pub(crate) fn read<T>(
+    source: &str,
+    build: impl FnOnce(Raw, &Faults<'_>) -> Option<T>,
+) -> Result<T, Vec<Fault>> {
+    let faults = Faults::new(source);
+    let built = document(&faults).and_then(|raw| build(raw, &faults));
+    let found = faults.into_found();
+    match built {
+        Some(built) if found.is_empty() => Ok(built),
+        Some(_) | None => Err(found),
+    }
+}
+
+fn document<'a>(faults: &'a Faults<'a>) -> Option<Raw> {
+    let mut file = Section::document(faults);
+    let async_weight = file
+        .required::<Share>("async_weight")
+        .map(Spanned::into_inner);
+    let state_dir = file
+        .optional::<PathBuf>("state_dir")
+        .map(Spanned::into_inner);
+    let listen = listen(file.section("listen"));
+    let admin = admin(file.section("admin"));
+    let legacy = path(file.section("legacy"));
+    let async_ = path(file.section("async"));
+    let split = split(file.section("split"));
+    let routes: Vec<_> = file.sections("route").into_iter().map(route).collect();
+    let drain = drain(file.section("drain"));
+    let access_log = access_log(file.section("access_log"));
+    file.finish();
+    Some(Raw {
+        async_weight: async_weight?,
+        state_dir,
+        listen,
+        admin,
+        legacy,
+        async_,
+        split,
+        routes: routes.into_iter().collect::<Option<_>>()?,
+        drain,
+        access_log,
+    })
+}
+
+fn listen(mut table: Section<'_>) -> Listen {
+    let span = table.span();
+    let one = table.optional::<SocketAddr>("address");
+    let many = table.optional::<Vec<SocketAddr>>("addresses");
+    if one.is_some() == many.is_some() {
+        table.fault(span, "address", "give either `address` or `addresses`");
+    }
+    let addresses = match (one, many) {
+        (Some(one), _) => vec![one.into_inner()],
+        (None, Some(many)) => many.into_inner(),
+        (None, None) => Vec::new(),
+    };
+    let listen = Listen {
+        addresses,
+        workers: count(&mut table, "workers", 0),
+        max_connections: at_least_one(&mut table, "max_connections", 10_000),
+        trusted_proxies: table.or("trusted_proxies", Vec::new()),
+        header_timeout: positive(&mut table, "header_timeout", 10),
+        idle_timeout: positive(&mut table, "idle_timeout", 75),
+        body_idle_timeout: positive(&mut table, "body_idle_timeout", 30),
+        header_bytes: size(&mut table, "header_bytes", 64 << 10, 1 << 10..=1 << 20),
+        header_count: at_least_one(&mut table, "header_count", 100),
+        body_bytes: table.or("body_bytes", Size(u64::MAX)).0,
+    };
+    table.finish();
+    listen
+}
+
+fn admin(mut table: Section<'_>) -> Admin {
+    let default = AdminAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)));
+    let admin = Admin {
+        address: table.or("address", default),
+        token_file: table
+            .or("token_file", Some(PathBuf::new()))
+            .filter(|p| *p != PathBuf::new()),
+        span: table.span(),
+    };
+    table.finish();
+    admin
+}
+
+fn path(mut table: Section<'_>) -> Path {
+    let endpoints = table.required::<Vec<Spanned<Endpoint>>>("endpoints");
+    let path = Path {
+        endpoints: endpoints.map(Spanned::into_inner).unwrap_or_default(),
+        header_case: table.or("header_case", HeaderCase::default()),
+        min_idle: count(&mut table, "min_idle", 1),
+        max_in_flight: count(&mut table, "max_in_flight", 0),
+        queue_depth: count(&mut table, "queue_depth", 100),
+        queue_timeout: positive(&mut table, "queue_timeout", 1),
+        connect_timeout: positive(&mut table, "connect_timeout", 1),
+        response_timeout: positive(&mut table, "response_timeout", 30),
+        idle_timeout: positive(&mut table, "idle_timeout", 60),
+        request_deadline: time(&mut table, "request_deadline", 0),
+        pool_idle: count(&mut table, "pool_idle", 64),
+        pool_idle_timeout: positive(&mut table, "pool_idle_timeout", 4),
+        requests_per_connection: table.or("requests_per_connection", 0),
+    };
+    table.finish();
+    path
+}
+
+fn split(mut table: Section<'_>) -> Split {
+    let split = Split {
+        key: table.optional("key"),
+        salt: table.or("salt", "cutover".to_owned()),
+        force_header: table.optional("force_header"),
+        force_from: table.or("force_from", ForceFrom::default()),
+        expose_path: table.or("expose_path", false),
+    };
+    table.finish();
+    split
+}
+
+fn route(mut table: Section<'_>) -> Option<Route> {
+    let name = table.required("name");
+    let pattern = table.required("match");
+    let async_weight = table.optional("async_weight").map(Spanned::into_inner);
+    let pin = table.optional("pin");
+    table.finish();
+    Some(Route {
+        name: name?,
+        pattern: pattern?,
+        async_weight,
+        pin,
+    })
+}
+
+fn drain(mut table: Section<'_>) -> Drain {
+    let drain = Drain {
+        delay: time(&mut table, "delay", 0),
+        timeout: positive(&mut table, "timeout", 30),
+        tunnels: time(&mut table, "tunnels", 30),
+    };
+    table.finish();
+    drain
+}
+
+fn access_log(mut table: Section<'_>) -> AccessLog {
+    let access_log = AccessLog {
+        path: table.or("path", LogTarget::Off),
+        format: table.or("format", LogFormat::default()),
+    };
+    table.finish();
+    access_log
+}
+
+fn time(table: &mut Section<'_>, key: &str, default_seconds: u64) -> Duration {
+    table.or(key, Time(Duration::from_secs(default_seconds))).0
+}
+
+fn positive(table: &mut Section<'_>, key: &str, default_seconds: u64) -> Duration {
+    let default = Duration::from_secs(default_seconds);
+    let Some(value) = table.optional::<Time>(key) else {
+        return default;
+    };
+    if value.get_ref().0.is_zero() {
+        table.fault(
+            value.span(),
+            key,
+            "must be over zero: each wait has a limit",
+        );
+    }
+    value.into_inner().0
+}
+
+fn count(table: &mut Section<'_>, key: &str, default: usize) -> usize {
+    let Some(value) = table.optional::<usize>(key) else {
+        return default;
+    };
+    if *value.get_ref() > COUNT_MAX {
+        table.fault(
+            value.span(),
+            key,
+            format!("is over the limit of {COUNT_MAX}"),
+        );
+    }
+    value.into_inner()
+}
+
+fn at_least_one(table: &mut Section<'_>, key: &str, default: usize) -> usize {
+    let span = table.span();
+    let value = count(table, key, default);
+    if value == 0 {
+        table.fault(span, key, "must be at least 1");
+    }
+    value
+}
+
+fn size(
+    table: &mut Section<'_>,
+    key: &str,
+    default: u64,
+    range: std::ops::RangeInclusive<u64>,
+) -> u64 {
+    let Some(value) = table.optional::<Size>(key) else {
+        return default;
+    };
+    if !range.contains(&value.get_ref().0) {
+        let (low, high) = (range.start(), range.end());
+        table.fault(
+            value.span(),
+            key,
+            format!("must be from {low} to {high} bytes"),
+        );
+    }
+    value.into_inner().0
+}

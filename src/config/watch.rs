@@ -1,0 +1,78 @@
+//! Notices a changed config file, whichever way it was changed.
+//!
+//! An in-place write, a rename over the file, a delete-and-create, a swapped symlink (as Kubernetes
+//! does with `..data`) and a bind mount look different to inotify, and some not at all. So the
+//! directory is watched, and the content's hash is polled too. A change counts once two looks in a
+//! row agree, so that a file caught half-written is not read as a whole one.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::config::{hash, read_text};
+use crate::snapshot::Publisher;
+
+/// The hash is taken at least this often.
+const POLL: Duration = Duration::from_millis(200);
+/// How long a content must stay the same.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Reloads whenever the file's content has changed. Never ends.
+pub async fn run(publisher: Arc<Publisher>) {
+    let (events, mut changed) = mpsc::channel(1);
+    let file = publisher.file().to_owned();
+    let _watcher = watch_directory(&file, events);
+    let mut known = Some(publisher.current().config.hash.clone());
+    loop {
+        // An event only shortens the wait for the next look; a closed channel means no inotify.
+        if let Ok(None) = timeout(POLL, changed.recv()).await {
+            sleep(POLL).await;
+        }
+        let seen = content_hash(&file);
+        if seen == known {
+            continue;
+        }
+        sleep(SETTLE).await;
+        if content_hash(&file) != seen {
+            continue;
+        }
+        known = seen;
+        if known.is_none() {
+            tracing::warn!(file = %file.display(), "config file can't be read");
+        }
+        let publisher = publisher.clone();
+        // Reading and name resolution may block; the control plane goes on meanwhile.
+        let reloaded = tokio::task::spawn_blocking(move || publisher.reload().is_ok()).await;
+        if reloaded.is_err() {
+            tracing::error!("reload panicked");
+        }
+    }
+}
+
+/// `None` while the file can't be read, as between a delete and a create.
+fn content_hash(file: &Path) -> Option<String> {
+    read_text(file).ok().map(|text| hash(text.as_bytes()))
+}
+
+fn watch_directory(file: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let directory = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    };
+    let mut watcher = notify::recommended_watcher(move |_event| {
+        // Full: a look is due already.
+        let _ = events.try_send(());
+    })
+    .ok()?;
+    match watcher.watch(directory, RecursiveMode::NonRecursive) {
+        Ok(()) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, "can't watch the config's directory, polling only");
+            None
+        }
+    }
+}

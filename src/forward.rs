@@ -1,0 +1,101 @@
+//! One request against one path: admit, pick, send, and take the reply back.
+//!
+//! Knows nothing of routes or weights. What a reply holds on to (its connection, its slot) is given
+//! back here, once the reply's end is known.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use http::response::Parts;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tower::ServiceExt;
+
+use crate::error::ProxyError;
+use crate::tick::Span;
+use crate::upstream::admit::{Admitted, Slot};
+use crate::upstream::conn::Connection;
+use crate::upstream::pool::Lease;
+use crate::upstream::{Inbound, Outbound, Path};
+use crate::wire::body::{Source, fault};
+
+/// A reply's head, the source of its body, and what it holds.
+#[derive(Debug)]
+pub struct Reply {
+    /// The head, not yet cleaned.
+    pub head: Parts,
+    /// The body.
+    pub source: Source,
+    /// The connection and the slot.
+    pub hold: Hold,
+}
+
+/// What a reply holds until it has ended. Dropped, the connection closes and the slot is free.
+#[derive(Debug)]
+pub struct Hold {
+    lease: Lease,
+    slot: Slot,
+}
+
+impl Hold {
+    /// The request and its reply are complete: the connection may serve again.
+    /// `backend_keeps_for` is what the backend's `Keep-Alive` said.
+    pub fn give_back(self, backend_keeps_for: Option<Span>) {
+        self.lease.give_back(backend_keeps_for);
+    }
+
+    /// The connection and the slot, for a tunnel.
+    #[must_use]
+    pub fn into_tunnel(self) -> Option<(Connection, Slot)> {
+        Some((self.lease.into_connection()?, self.slot))
+    }
+}
+
+/// Forwards a request to a path.
+///
+/// # Errors
+/// Whose fault it is that there is no reply.
+pub async fn forward(path: &Rc<Path>, outbound: Outbound) -> Result<Reply, ProxyError> {
+    let Admitted { reply, slot } = path.service().oneshot(outbound).await?;
+    let Inbound { response, lease } = reply;
+    let (head, body) = response.into_parts();
+    let source = whole_or_stream(body, path.plan.idle);
+    Ok(Reply {
+        head,
+        source,
+        hold: Hold { lease, slot },
+    })
+}
+
+/// A body that came whole with its head is taken out of the connection at once, which can then
+/// serve another request while this reply is still being written.
+fn whole_or_stream(mut body: Incoming, idle: Span) -> Source {
+    if body.is_end_stream() {
+        return Source::Empty;
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(&mut body).poll_frame(&mut cx) {
+        Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+            Ok(bytes) if body.is_end_stream() => Source::One(bytes),
+            Ok(bytes) => Source::Stream {
+                first: Some(Frame::data(bytes)),
+                body,
+                idle,
+            },
+            Err(trailers) => Source::Stream {
+                first: Some(trailers),
+                body,
+                idle,
+            },
+        },
+        // hyper tells an error once only: it has to be kept.
+        Poll::Ready(Some(Err(error))) => Source::Failed(fault(&error)),
+        Poll::Ready(None) => Source::Empty,
+        Poll::Pending => Source::Stream {
+            first: None,
+            body,
+            idle,
+        },
+    }
+}

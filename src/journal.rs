@@ -1,0 +1,275 @@
+//! One request's record: opened with its head, settled once, whichever way it ends.
+//!
+//! Metrics and the access log are written here and nowhere else on a request's way. A record that
+//! is dropped without having been settled belongs to a client that left, or to a drain's cut.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use http::{HeaderValue, Method};
+use tokio::time::Instant;
+
+use crate::access_log::{AccessLog, Line};
+use crate::drain::Phase;
+use crate::error::{ClientFault, PathFault, ProxyError};
+use crate::forward::Hold;
+use crate::metrics::shard::Shard;
+use crate::route::Decision;
+use crate::tick::Span;
+use crate::upstream::admit::Slot;
+use crate::view::View;
+use crate::wire::body::{End, Tail};
+use crate::wire::exchange::Exchange;
+
+/// The code of a request whose client left before it had a reply, as nginx made it customary.
+const CLIENT_LEFT: u16 = 499;
+
+/// One request's record.
+#[derive(Debug)]
+pub struct Record {
+    started: Instant,
+    client: IpAddr,
+    exchange: Rc<Exchange>,
+    view: Rc<View>,
+    phase: Rc<Cell<Phase>>,
+    request_id: HeaderValue,
+    decision: Option<Decision>,
+    logged: Option<Logged>,
+    /// The status code of the reply.
+    pub code: u16,
+    /// Why the proxy replied itself.
+    pub error: Option<ProxyError>,
+    is_tunnel: bool,
+    settled: bool,
+}
+
+#[derive(Debug)]
+struct Logged {
+    log: Rc<AccessLog>,
+    method: Method,
+    target: String,
+}
+
+impl Record {
+    /// The record of a request whose head came just now.
+    #[must_use]
+    pub fn new(
+        client: IpAddr,
+        exchange: Rc<Exchange>,
+        view: Rc<View>,
+        phase: Rc<Cell<Phase>>,
+        request_id: HeaderValue,
+    ) -> Self {
+        Self {
+            started: Instant::now(),
+            client,
+            exchange,
+            view,
+            phase,
+            request_id,
+            decision: None,
+            logged: None,
+            code: CLIENT_LEFT,
+            error: None,
+            is_tunnel: false,
+            settled: false,
+        }
+    }
+
+    /// Keeps what only the access log needs.
+    pub fn keep_for_log(&mut self, log: Rc<AccessLog>, method: Method, target: String) {
+        self.logged = Some(Logged {
+            log,
+            method,
+            target,
+        });
+    }
+
+    /// The request id.
+    #[must_use]
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The path is decided: from now on the request is in flight there.
+    pub fn decided(&mut self, decision: Decision) {
+        let cells = self.exchange.shard.sides.get(decision.side);
+        cells.in_flight.add(1);
+        cells.decisions[decision.reason as usize].add(1);
+        self.decision = Some(decision);
+    }
+
+    /// Turns into the record of a tunnel, which holds its slot.
+    pub fn into_tunnel(mut self, slot: Slot) -> Box<dyn FnOnce(End, u64, u64)> {
+        self.is_tunnel = true;
+        let decision = self.decision;
+        let shard = self.exchange.shard.clone();
+        if let Some(decision) = decision {
+            shard.sides.get(decision.side).tunnels.add(1);
+        }
+        let open = OpenTunnel {
+            shard,
+            decision,
+            _slot: slot,
+        };
+        Box::new(move |end, sent, received| {
+            open.exchange_bytes(sent);
+            drop(open);
+            self.settle(end, received);
+        })
+    }
+
+    /// Settles the record: counts the request, once.
+    pub fn settle(mut self, end: End, bytes: u64) {
+        self.close(end, bytes);
+    }
+
+    fn close(&mut self, end: End, bytes: u64) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let duration = self.started.elapsed();
+        let shard = self.exchange.shard.clone();
+        let fault = match (end, self.error) {
+            (End::Path(fault), _) | (_, Some(ProxyError::Path(fault))) => Some(fault),
+            (End::Dropped, _) => {
+                self.dropped(&shard);
+                None
+            }
+            (End::Cut, _) => {
+                self.count_cut(&shard);
+                None
+            }
+            (End::Complete, _) => None,
+        };
+        let Some(decision) = self.decision else {
+            shard.refused.count(self.code);
+            self.log(duration, bytes, fault);
+            return;
+        };
+        let cells = shard.sides.get(decision.side);
+        let route = cells.route(decision.route);
+        cells.in_flight.sub(1);
+        route.codes.count(self.code);
+        route.duration.observe(duration);
+        if let Some(fault) = fault {
+            cells.fault(decision.route, fault);
+        }
+        cells.request_bytes.add(self.exchange.request_bytes());
+        cells.response_bytes.add(bytes);
+        self.log(duration, bytes, fault);
+    }
+
+    /// Either the drain's deadline cut it off, or the client is gone.
+    fn dropped(&self, shard: &Shard) {
+        match self.phase.get() {
+            Phase::Cut | Phase::Closed => self.count_cut(shard),
+            Phase::Starting | Phase::Serving | Phase::Leaving | Phase::Draining => {
+                self.exchange.blame(ClientFault::Abort);
+            }
+        }
+    }
+
+    fn count_cut(&self, shard: &Shard) {
+        let Some(decision) = self.decision else {
+            return;
+        };
+        let cells = shard.sides.get(decision.side);
+        if self.is_tunnel {
+            cells.cut_tunnels.add(1)
+        } else {
+            cells.cut.add(1)
+        }
+    }
+
+    fn log(&self, duration: std::time::Duration, bytes: u64, fault: Option<PathFault>) {
+        let Some(Logged {
+            log,
+            method,
+            target,
+        }) = &self.logged
+        else {
+            return;
+        };
+        let rules = &self.view.snapshot.rules;
+        let route = self.decision.and_then(|decision| {
+            rules
+                .targets()
+                .find(|target| target.route == decision.route)
+        });
+        let client_fault = self.exchange.fault().map(ClientFault::name);
+        log.log(&Line {
+            time: crate::record::now(),
+            client: self.client,
+            method: method.as_str(),
+            target,
+            path: self.decision.map(|decision| decision.side.name()),
+            route: route.map(|target| target.name.as_str()),
+            reason: self.decision.map(|decision| decision.reason.name()),
+            code: self.code,
+            error: fault.map(PathFault::name).or(client_fault),
+            duration_ms: (duration.as_secs_f64() * 1e6).round() / 1e3,
+            request_bytes: self.exchange.request_bytes(),
+            response_bytes: bytes,
+            request_id: self.request_id.to_str().unwrap_or_default(),
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.close(End::Dropped, 0);
+    }
+}
+
+struct OpenTunnel {
+    shard: std::sync::Arc<Shard>,
+    decision: Option<Decision>,
+    _slot: Slot,
+}
+
+impl OpenTunnel {
+    fn exchange_bytes(&self, sent: u64) {
+        if let Some(decision) = self.decision {
+            self.shard.sides.get(decision.side).request_bytes.add(sent);
+        }
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        if let Some(decision) = self.decision {
+            self.shard.sides.get(decision.side).tunnels.sub(1);
+        }
+    }
+}
+
+/// What a reply settles at its end.
+#[derive(Debug)]
+pub enum Settlement {
+    /// Its record, and what it still holds, with how long the backend keeps its connection.
+    Open {
+        /// The record.
+        record: Record,
+        /// The connection and the slot.
+        hold: Option<(Hold, Option<Span>)>,
+    },
+    /// The record went with a tunnel.
+    Elsewhere,
+}
+
+impl Tail for Settlement {
+    fn end(self, end: End, bytes: u64) {
+        let Self::Open { record, hold } = self else {
+            return;
+        };
+        if let Some((hold, keeps_for)) = hold
+            && end == End::Complete
+            && !record.exchange.is_uploading()
+        {
+            hold.give_back(keeps_for);
+        }
+        record.settle(end, bytes);
+    }
+}

@@ -1,0 +1,388 @@
+//! Listening sockets: bind them, accept from them, spread what comes over the workers, and stop
+//! without losing a handshake.
+//!
+//! Each worker has sockets of its own (SO_REUSEPORT), so accepting takes no lock. The kernel
+//! spreads connections by hash, which is lopsided while they are few: a worker that has more than
+//! the least loaded one hands a fresh connection over. Closing such a socket would reset what waits
+//! in its queue, so it is first made deaf to new handshakes and emptied.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::HeaderValue;
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::metrics::shard::Shard;
+
+/// Handshakes that the kernel may hold for us; it cuts this to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// Connections that may be on their way from one worker to another.
+const MAILBOX: usize = 1024;
+/// How long a deaf socket waits for handshakes under way: twice a long round trip.
+const DEAF: Duration = Duration::from_millis(250);
+/// How long accepting pauses when it can't go on.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// One address, bound once for each worker, and the lock that keeps a second copy away.
+#[derive(Debug)]
+pub struct Bound {
+    /// The address, with the port that was chosen.
+    pub address: SocketAddr,
+    /// A socket for each worker.
+    pub sockets: Vec<BoundSocket>,
+}
+
+/// One worker's socket. The lock goes with the last socket of its address, not with the process:
+/// a successor may listen while this one still drains.
+#[derive(Debug)]
+pub struct BoundSocket {
+    listener: std::net::TcpListener,
+    lock: Option<Arc<UnixListener>>,
+}
+
+/// Binds `address` once for each of `workers` workers.
+///
+/// # Errors
+/// When the address is taken, by this program or another.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Bound> {
+    let lock = if address.port() == 0 {
+        None
+    } else {
+        Some(Arc::new(lock(address)?))
+    };
+    let first = bind_one(address)?;
+    let address = first.local_addr()?;
+    let others = (1..workers).map(|_| bind_one(address));
+    let sockets = std::iter::once(Ok(first))
+        .chain(others)
+        .map(|listener| {
+            Ok(BoundSocket {
+                listener: listener?,
+                lock: lock.clone(),
+            })
+        })
+        .collect::<io::Result<_>>()?;
+    Ok(Bound { address, sockets })
+}
+
+/// SO_REUSEPORT would let a second copy of this program silently take half of the connections. An
+/// abstract unix socket lives in the same network namespace as the port, and dies with us.
+fn lock(address: SocketAddr) -> io::Result<UnixListener> {
+    let name = format!("cutover-listen-{address}");
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    UnixListener::bind_addr(&name).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            io::Error::new(error.kind(), "another cutover process listens here already")
+        }
+        _ => error,
+    })
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit both: a system call less for each connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+// === Crew ===
+
+/// A connection on its way to the worker that will serve it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub stream: std::net::TcpStream,
+    /// The client.
+    pub peer: SocketAddr,
+    /// What the client reached.
+    pub local: HeaderValue,
+    seat: Seat,
+}
+
+/// All workers: how many connections each has, and how to hand one over.
+#[derive(Debug)]
+pub struct Crew {
+    loads: Box<[Load]>,
+    accepting: AtomicUsize,
+    mailboxes: Vec<mpsc::Sender<Arrival>>,
+}
+
+// A cache line each: every accept writes one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Load(AtomicUsize);
+
+/// One connection's place at a worker; given up when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    crew: Arc<Crew>,
+    worker: usize,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.crew.loads[self.worker]
+            .0
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Crew {
+    /// A crew of `workers`, with each worker's mailbox.
+    #[must_use]
+    pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<Arrival>>) {
+        let (mailboxes, receivers) = (0..workers).map(|_| mpsc::channel(MAILBOX)).unzip();
+        let loads = (0..workers).map(|_| Load::default()).collect();
+        (
+            Arc::new(Self {
+                loads,
+                accepting: AtomicUsize::new(0),
+                mailboxes,
+            }),
+            receivers,
+        )
+    }
+
+    /// Open connections of all workers.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.loads
+            .iter()
+            .map(|load| load.0.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Whether any worker may still accept, and so hand over, a connection.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire) > 0
+    }
+
+    /// A seat for a fresh connection that `own` accepted: with the least loaded worker if `own` has
+    /// more than it.
+    fn seat(self: &Arc<Self>, own: usize) -> Seat {
+        let load = |worker: usize| self.loads[worker].0.load(Ordering::Relaxed);
+        let least = (0..self.loads.len())
+            .min_by_key(|worker| load(*worker))
+            .unwrap_or(own);
+        let worker = if load(own) > load(least) { least } else { own };
+        self.loads[worker].0.fetch_add(1, Ordering::Relaxed);
+        Seat {
+            crew: self.clone(),
+            worker,
+        }
+    }
+}
+
+// === Accepting ===
+
+/// One worker's end of one address.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    _lock: Option<Arc<UnixListener>>,
+    local: HeaderValue,
+    worker: usize,
+    crew: Arc<Crew>,
+    shard: Arc<Shard>,
+}
+
+impl Acceptor {
+    /// Accepts from `socket` for worker `worker`.
+    ///
+    /// # Errors
+    /// When the runtime can't take the socket.
+    pub fn new(
+        socket: BoundSocket,
+        worker: usize,
+        crew: Arc<Crew>,
+        shard: Arc<Shard>,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::from_std(socket.listener)?;
+        let local = listener.local_addr()?.to_string();
+        let local = HeaderValue::try_from(local).map_err(io::Error::other)?;
+        crew.accepting.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            listener,
+            _lock: socket.lock,
+            local,
+            worker,
+            crew,
+            shard,
+        })
+    }
+
+    /// Accepts until `stop` is done, then empties the socket and closes it. `max` is asked for the
+    /// most connections; `serve` gets those that stay with this worker.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        max: impl Fn() -> usize,
+        serve: impl Fn(TcpStream, SocketAddr, HeaderValue, Seat),
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                () = self.accept_one(&max, &serve) => {}
+            }
+        }
+        if let Err(error) = deafen(&self.listener) {
+            tracing::warn!(%error, "can't hold back handshakes; some may be reset");
+        }
+        let end = Instant::now() + DEAF;
+        while timeout_at(end, self.accept_one(&|| usize::MAX, &serve))
+            .await
+            .is_ok()
+        {}
+    }
+
+    async fn accept_one(
+        &self,
+        max: &impl Fn() -> usize,
+        serve: &impl Fn(TcpStream, SocketAddr, HeaderValue, Seat),
+    ) {
+        if self.crew.connections() >= max() {
+            self.shard.connections_held_back.add(1);
+            sleep(BACK_OFF).await;
+            return;
+        }
+        match self.listener.accept().await {
+            Ok((stream, peer)) => self.place(stream, peer, serve),
+            Err(error) if is_of_connection(&error) => {}
+            Err(error) => {
+                self.shard.accept_failures.add(1);
+                tracing::error!(%error, "can't accept connections");
+                sleep(BACK_OFF).await;
+            }
+        }
+    }
+
+    fn place(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        serve: &impl Fn(TcpStream, SocketAddr, HeaderValue, Seat),
+    ) {
+        let seat = self.crew.seat(self.worker);
+        let target = seat.worker;
+        if target == self.worker {
+            serve(stream, peer, self.local.clone(), seat);
+            return;
+        }
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        let arrival = Arrival {
+            stream,
+            peer,
+            local: self.local.clone(),
+            seat,
+        };
+        // A full or closed mailbox belongs to a worker that is stuck or gone: we serve it.
+        if let Err(refused) = self.crew.mailboxes[target].try_send(arrival) {
+            let (mpsc::error::TrySendError::Full(arrival)
+            | mpsc::error::TrySendError::Closed(arrival)) = refused;
+            arrival.serve(serve);
+        }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        // Release: whoever sees the count at zero sees all that was handed over before.
+        self.crew.accepting.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Arrival {
+    /// Registers the connection with this thread's runtime, and gives it to `serve`.
+    pub fn serve(self, serve: &impl Fn(TcpStream, SocketAddr, HeaderValue, Seat)) {
+        if let Ok(stream) = TcpStream::from_std(self.stream) {
+            serve(stream, self.peer, self.local, self.seat);
+        }
+    }
+}
+
+/// Errors of one connection, which says nothing of the next; all others are of our resources.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    ) || error.raw_os_error() == Some(libc::EPROTO)
+}
+
+/// Drops new handshakes (SYN without ACK) before the socket sees them, so that no client gets a
+/// reset and each tries again; handshakes under way still complete.
+fn deafen(listener: &TcpListener) -> io::Result<()> {
+    // The flags of a TCP header are its 14th byte: SYN is 0x02, ACK is 0x10.
+    let filter = [
+        SockFilter::new(0x30, 0, 0, 13),          // load byte 13
+        SockFilter::new(0x54, 0, 0, 0x12),        // and SYN | ACK
+        SockFilter::new(0x15, 0, 1, 0x02),        // if SYN alone
+        SockFilter::new(0x06, 0, 0, 0),           // drop
+        SockFilter::new(0x06, 0, 0, 0xffff_ffff), // else keep all
+    ];
+    SockRef::from(listener).attach_filter(&filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_eight_and_sixty_four_connections_spread_to_within_one() {
+        for connections in [3, 8, 64] {
+            let (crew, _mailboxes) = Crew::new(2);
+            // The worst case of the kernel's hash: all at one worker.
+            let seats: Vec<Seat> = (0..connections).map(|_| crew.seat(0)).collect();
+            let loads: Vec<_> = crew
+                .loads
+                .iter()
+                .map(|l| l.0.load(Ordering::Relaxed))
+                .collect();
+            assert!(loads[0].abs_diff(loads[1]) <= 1, "{connections}: {loads:?}");
+            drop(seats);
+            assert_eq!(crew.connections(), 0);
+        }
+    }
+
+    #[test]
+    fn a_second_copy_is_kept_away() {
+        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        // A port that the system chose is not locked; take its number as an operator would.
+        let address = first.address;
+        drop(first);
+        let held = bind(address, 2).unwrap();
+        assert_eq!(
+            bind(address, 2).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        drop(held);
+        assert!(bind(address, 2).is_ok());
+    }
+}

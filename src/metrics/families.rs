@@ -1,0 +1,458 @@
+//! The shards as Prometheus metric families: summed at each scrape, never on a request's way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto;
+
+use crate::error::{ClientFault, PathFault};
+use crate::metrics::Shared;
+use crate::metrics::shard::{BOUNDS, Observed, RouteCells, Shard, SideCells};
+use crate::vocab::{Reason, RouteId, Side};
+
+/// Everything that the shards hold: name, help.
+const FAMILIES: [(&str, &str); 24] = [
+    (
+        "cutover_requests_total",
+        "Requests that ended, by path, route and status code.",
+    ),
+    (
+        "cutover_request_duration_seconds",
+        "Head received to last byte sent.",
+    ),
+    (
+        "cutover_upstream_duration_seconds",
+        "Request sent to response head.",
+    ),
+    ("cutover_errors_total", "Faults of a path, by kind."),
+    (
+        "cutover_client_errors_total",
+        "Faults of clients, by kind; never counted against a path.",
+    ),
+    (
+        "cutover_requests_in_flight",
+        "Requests between decision and end of their reply.",
+    ),
+    ("cutover_tunnels_open", "Upgraded connections."),
+    ("cutover_queue_depth", "Requests that wait for a slot."),
+    (
+        "cutover_queue_wait_seconds",
+        "Time in the queue, of those that waited.",
+    ),
+    ("cutover_request_bytes_total", "Body bytes from clients."),
+    ("cutover_response_bytes_total", "Body bytes to clients."),
+    (
+        "cutover_split_decisions_total",
+        "Decisions by path and reason.",
+    ),
+    (
+        "cutover_stale_connections_total",
+        "Requests moved off a pooled connection found closed.",
+    ),
+    (
+        "cutover_endpoint_connections",
+        "Connections to an endpoint, by state.",
+    ),
+    (
+        "cutover_upstream_connects_total",
+        "Connection attempts to an endpoint, by result.",
+    ),
+    (
+        "cutover_connections_open",
+        "Open client connections, by protocol.",
+    ),
+    (
+        "cutover_connections_total",
+        "Client connections accepted, by protocol.",
+    ),
+    (
+        "cutover_connections_rejected_total",
+        "Connections not accepted at once, by reason.",
+    ),
+    (
+        "cutover_worker_connections",
+        "Open client connections of each worker.",
+    ),
+    (
+        "cutover_worker_lag_seconds",
+        "How late a worker's own tick woke.",
+    ),
+    (
+        "cutover_drain_cut_total",
+        "Requests cut off at the end of a drain.",
+    ),
+    (
+        "cutover_panics_total",
+        "Panics, each of which ended one connection.",
+    ),
+    (
+        "cutover_access_log_dropped_total",
+        "Access log lines dropped, the writer being behind.",
+    ),
+    (
+        "cutover_route_names",
+        "Route names seen since the start; their number is bounded.",
+    ),
+];
+
+/// The collector.
+pub(crate) struct Families {
+    shared: Arc<Shared>,
+    descs: Vec<Desc>,
+}
+
+impl Families {
+    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, prometheus::Error> {
+        let descs = FAMILIES
+            .iter()
+            .map(|(name, help)| {
+                Desc::new(
+                    (*name).to_owned(),
+                    (*help).to_owned(),
+                    Vec::new(),
+                    Default::default(),
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shared, descs })
+    }
+}
+
+impl Collector for Families {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let mut page = Page::default();
+        let names = self.shared.route_names();
+        page.gauge("cutover_route_names", &[], names.len() as u64);
+        for side in Side::ALL {
+            let cells: Vec<&SideCells> = self
+                .shared
+                .shards
+                .iter()
+                .map(|shard| shard.sides.get(side))
+                .collect();
+            page.side(side, &cells);
+            page.routes(side, &cells, &names);
+            let waiting = self.shared.waiting.get(side);
+            let depth = waiting.load(std::sync::atomic::Ordering::Relaxed);
+            page.gauge(
+                "cutover_queue_depth",
+                &[("path", side.name())],
+                depth as u64,
+            );
+        }
+        page.clients(&self.shared.shards);
+        page.workers(&self.shared.shards);
+        page.endpoints(&self.shared.shards);
+        page.into_families()
+    }
+}
+
+/// The families of one scrape, as they fill.
+#[derive(Default)]
+struct Page(BTreeMap<&'static str, proto::MetricFamily>);
+
+type Labels<'a> = [(&'a str, &'a str)];
+
+impl Page {
+    fn side(&mut self, side: Side, cells: &[&SideCells]) {
+        let path = [("path", side.name())];
+        let sum = |of: fn(&SideCells) -> u64| cells.iter().map(|cells| of(cells)).sum::<u64>();
+        self.gauge(
+            "cutover_requests_in_flight",
+            &path,
+            sum(|c| c.in_flight.get()),
+        );
+        self.gauge("cutover_tunnels_open", &path, sum(|c| c.tunnels.get()));
+        self.counter(
+            "cutover_request_bytes_total",
+            &path,
+            sum(|c| c.request_bytes.get()),
+        );
+        self.counter(
+            "cutover_response_bytes_total",
+            &path,
+            sum(|c| c.response_bytes.get()),
+        );
+        self.counter(
+            "cutover_stale_connections_total",
+            &path,
+            sum(|c| c.stale.get()),
+        );
+        for (kind, number) in [
+            ("request", sum(|c| c.cut.get())),
+            ("tunnel", sum(|c| c.cut_tunnels.get())),
+        ] {
+            let labels = [("kind", kind), ("path", side.name())];
+            self.counter("cutover_drain_cut_total", &labels, number);
+        }
+        let mut upstream = Observed::default();
+        let mut wait = Observed::default();
+        for cells in cells {
+            upstream.add(&cells.upstream_duration);
+            wait.add(&cells.queue_wait);
+        }
+        self.histogram("cutover_upstream_duration_seconds", &path, &upstream);
+        self.histogram("cutover_queue_wait_seconds", &path, &wait);
+        for reason in Reason::ALL {
+            let labels = [("path", side.name()), ("reason", reason.name())];
+            let number = cells
+                .iter()
+                .map(|cells| cells.decisions[reason as usize].get())
+                .sum();
+            self.counter("cutover_split_decisions_total", &labels, number);
+        }
+    }
+
+    fn routes(&mut self, side: Side, cells: &[&SideCells], names: &[String]) {
+        let mut by_route: BTreeMap<u16, Vec<&RouteCells>> = BTreeMap::new();
+        for (RouteId(route), cells) in cells.iter().flat_map(|cells| cells.routes()) {
+            by_route.entry(route).or_default().push(cells);
+        }
+        for (route, cells) in by_route {
+            let Some(name) = names.get(usize::from(route)) else {
+                continue;
+            };
+            let path = ("path", side.name());
+            let route = ("route", name.as_str());
+            let mut codes: BTreeMap<u16, u64> = BTreeMap::new();
+            let mut duration = Observed::default();
+            for cells in &cells {
+                cells
+                    .codes
+                    .iter()
+                    .for_each(|(code, n)| *codes.entry(code).or_default() += n);
+                duration.add(&cells.duration);
+            }
+            for (code, number) in codes {
+                let code = code.to_string();
+                self.counter(
+                    "cutover_requests_total",
+                    &[("code", &code), path, route],
+                    number,
+                );
+            }
+            self.histogram(
+                "cutover_request_duration_seconds",
+                &[path, route],
+                &duration,
+            );
+            for fault in PathFault::ALL {
+                let number = cells
+                    .iter()
+                    .map(|cells| cells.errors[fault as usize].get())
+                    .sum();
+                self.counter(
+                    "cutover_errors_total",
+                    &[("kind", fault.name()), path, route],
+                    number,
+                );
+            }
+        }
+    }
+
+    fn clients(&mut self, shards: &[Arc<Shard>]) {
+        let sum = |of: &dyn Fn(&Shard) -> u64| shards.iter().map(|shard| of(shard)).sum::<u64>();
+        let mut refused: BTreeMap<u16, u64> = BTreeMap::new();
+        for (code, number) in shards.iter().flat_map(|shard| shard.refused.iter()) {
+            *refused.entry(code).or_default() += number;
+        }
+        for (code, number) in refused {
+            let code = code.to_string();
+            let labels = [("code", code.as_str()), ("path", "none"), ("route", "none")];
+            self.counter("cutover_requests_total", &labels, number);
+        }
+        for fault in ClientFault::ALL {
+            let number = sum(&|shard| shard.client_faults[fault as usize].get());
+            self.counter(
+                "cutover_client_errors_total",
+                &[("kind", fault.name())],
+                number,
+            );
+        }
+        let http1 = [("protocol", "http1")];
+        self.gauge(
+            "cutover_connections_open",
+            &http1,
+            sum(&|shard| shard.connections.get()),
+        );
+        self.counter(
+            "cutover_connections_total",
+            &http1,
+            sum(&|s| s.connections_total.get()),
+        );
+        let rejected = "cutover_connections_rejected_total";
+        self.counter(
+            rejected,
+            &[("reason", "resources")],
+            sum(&|s| s.accept_failures.get()),
+        );
+        let held_back = sum(&|shard| shard.connections_held_back.get());
+        self.counter(rejected, &[("reason", "max_connections")], held_back);
+        self.counter(
+            "cutover_panics_total",
+            &[],
+            sum(&|shard| shard.panics.get()),
+        );
+        let dropped = sum(&|shard| shard.log_lines_dropped.get());
+        self.counter("cutover_access_log_dropped_total", &[], dropped);
+    }
+
+    fn workers(&mut self, shards: &[Arc<Shard>]) {
+        for (index, shard) in shards.iter().enumerate() {
+            let index = index.to_string();
+            let worker = [("worker", index.as_str())];
+            self.gauge(
+                "cutover_worker_connections",
+                &worker,
+                shard.connections.get(),
+            );
+            let mut lag = Observed::default();
+            lag.add(&shard.lag);
+            self.histogram("cutover_worker_lag_seconds", &worker, &lag);
+        }
+    }
+
+    fn endpoints(&mut self, shards: &[Arc<Shard>]) {
+        let mut sums: BTreeMap<(&str, String), [u64; 4]> = BTreeMap::new();
+        for cells in shards.iter().flat_map(|shard| shard.endpoints()) {
+            let sum = sums
+                .entry((cells.side.name(), cells.endpoint.clone()))
+                .or_default();
+            let numbers = [&cells.idle, &cells.busy, &cells.connected, &cells.failed];
+            for (sum, number) in sum.iter_mut().zip(numbers) {
+                *sum += number.get();
+            }
+        }
+        for ((path, endpoint), [idle, busy, connected, failed]) in sums {
+            let labels = |name, value| {
+                [
+                    ("endpoint", endpoint.as_str()),
+                    ("path", path),
+                    (name, value),
+                ]
+            };
+            self.gauge(
+                "cutover_endpoint_connections",
+                &labels("state", "idle"),
+                idle,
+            );
+            self.gauge(
+                "cutover_endpoint_connections",
+                &labels("state", "busy"),
+                busy,
+            );
+            let connects = "cutover_upstream_connects_total";
+            self.counter(connects, &labels("result", "success"), connected);
+            self.counter(connects, &labels("result", "failure"), failed);
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus values are 64-bit floats"
+    )]
+    fn gauge(&mut self, name: &'static str, labels: &Labels<'_>, value: u64) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value as f64);
+        let mut metric = metric(labels);
+        metric.set_gauge(gauge);
+        self.push(name, proto::MetricType::GAUGE, metric);
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus values are 64-bit floats"
+    )]
+    fn counter(&mut self, name: &'static str, labels: &Labels<'_>, value: u64) {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = metric(labels);
+        metric.set_counter(counter);
+        self.push(name, proto::MetricType::COUNTER, metric);
+    }
+
+    fn histogram(&mut self, name: &'static str, labels: &Labels<'_>, observed: &Observed) {
+        let mut cumulative = 0;
+        let buckets = BOUNDS.iter().zip(&observed.buckets).map(|(bound, number)| {
+            cumulative += number;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(cumulative);
+            bucket
+        });
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(observed.count());
+        histogram.set_sample_sum(observed.sum);
+        let mut metric = metric(labels);
+        metric.set_histogram(histogram);
+        self.push(name, proto::MetricType::HISTOGRAM, metric);
+    }
+
+    fn push(&mut self, name: &'static str, kind: proto::MetricType, metric: proto::Metric) {
+        let family = self.0.entry(name).or_insert_with(|| {
+            let help = FAMILIES
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map_or("", |f| f.1);
+            let mut family = proto::MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            family
+        });
+        family.mut_metric().push(metric);
+    }
+
+    fn into_families(self) -> Vec<proto::MetricFamily> {
+        self.0.into_values().collect()
+    }
+}
+
+fn metric(labels: &Labels<'_>) -> proto::Metric {
+    let labels = labels.iter().map(|(name, value)| {
+        let mut label = proto::LabelPair::default();
+        label.set_name((*name).to_owned());
+        label.set_value((*value).to_owned());
+        label
+    });
+    let mut metric = proto::Metric::default();
+    metric.set_label(labels.collect());
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn every_family_has_help_and_is_described() {
+        let metrics = Metrics::new(1).unwrap();
+        metrics
+            .shard(0)
+            .sides
+            .get(Side::Legacy)
+            .route(RouteId(0))
+            .codes
+            .count(200);
+        let _cells = metrics.shard(0).endpoint(Side::Legacy, "127.0.0.1:1");
+        let families = Families::new(metrics.shared.clone()).unwrap().collect();
+        let mut names: Vec<_> = families
+            .iter()
+            .map(|family| family.name().to_owned())
+            .collect();
+        let mut described: Vec<_> = FAMILIES
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        names.sort();
+        described.sort();
+        assert_eq!(names, described);
+    }
+}

@@ -1,0 +1,279 @@
+//! Every metric: its name, its help, its labels. No other file names one.
+//!
+//! Workers write their [`shard::Shard`]; the control plane sets the few gauges here. A scrape sums
+//! the shards through one [`Collector`]. Labels come from closed sets only: paths, reasons and
+//! kinds are enums, routes and endpoints come from the config, codes are three digits.
+
+mod families;
+pub mod shard;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::metrics::families::Families;
+use crate::metrics::shard::Shard;
+use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, RouteId, Side, Weight};
+
+/// All metrics of one process; built once and passed in.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    shared: Arc<Shared>,
+    weight: GaugeVec,
+    reloads: IntCounterVec,
+    reload_successful: IntGauge,
+    reload_timestamp: Gauge,
+    config_hash: IntGaugeVec,
+    drain_phase: IntGaugeVec,
+}
+
+/// What a scrape reads beside the registry's own metrics.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) waiting: PerSide<Arc<AtomicUsize>>,
+    routes: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    pub(crate) fn route_names(&self) -> Vec<String> {
+        self.routes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Metrics {
+    /// The metrics of a process with `workers` workers.
+    ///
+    /// # Errors
+    /// When a name is registered twice: a mistake in this file.
+    pub fn new(workers: usize) -> Result<Self, prometheus::Error> {
+        let shared = Arc::new(Shared {
+            shards: (0..workers).map(|_| Arc::default()).collect(),
+            waiting: PerSide::default(),
+            routes: Mutex::new(vec![DEFAULT_ROUTE.to_owned()]),
+        });
+        let metrics = Self {
+            registry: Registry::new(),
+            weight: GaugeVec::new(
+                Opts::new(
+                    "cutover_weight",
+                    "Share of requests for the async path, 0 to 1.",
+                ),
+                &["route", "kind"],
+            )?,
+            reloads: IntCounterVec::new(
+                Opts::new(
+                    "cutover_config_reloads_total",
+                    "Reloads of the config by result.",
+                ),
+                &["result"],
+            )?,
+            reload_successful: IntGauge::new(
+                "cutover_config_last_reload_successful",
+                "Whether the last reload of the config was applied.",
+            )?,
+            reload_timestamp: Gauge::new(
+                "cutover_config_last_reload_success_timestamp_seconds",
+                "When the config was last applied, in seconds since 1970.",
+            )?,
+            config_hash: IntGaugeVec::new(
+                Opts::new(
+                    "cutover_config_info",
+                    "The config in force, by the hash of its file.",
+                ),
+                &["hash"],
+            )?,
+            drain_phase: IntGaugeVec::new(
+                Opts::new(
+                    "cutover_drain_state",
+                    "1 for the phase that the process is in.",
+                ),
+                &["phase"],
+            )?,
+            shared,
+        };
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let build = IntGaugeVec::new(
+            Opts::new("cutover_build_info", "The version that runs."),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        self.reloads.with_label_values(&["success"]);
+        self.reloads.with_label_values(&["failure"]);
+        self.registry.register(Box::new(build))?;
+        self.registry.register(Box::new(self.weight.clone()))?;
+        self.registry.register(Box::new(self.reloads.clone()))?;
+        self.registry
+            .register(Box::new(self.reload_successful.clone()))?;
+        self.registry
+            .register(Box::new(self.reload_timestamp.clone()))?;
+        self.registry.register(Box::new(self.config_hash.clone()))?;
+        self.registry.register(Box::new(self.drain_phase.clone()))?;
+        self.registry
+            .register(Box::new(Families::new(self.shared.clone())?))?;
+        #[cfg(target_os = "linux")]
+        self.registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(())
+    }
+
+    /// The counters of worker `index`.
+    #[must_use]
+    pub fn shard(&self, index: usize) -> Arc<Shard> {
+        self.shared.shards[index].clone()
+    }
+
+    /// The counters of all workers.
+    #[must_use]
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shared.shards
+    }
+
+    /// The number of requests that wait for a slot of `side`; its gate keeps it.
+    #[must_use]
+    pub fn waiting(&self, side: Side) -> Arc<AtomicUsize> {
+        self.shared.waiting.get(side).clone()
+    }
+
+    /// The place of the route `name` in all tables. A name keeps its place for the process's life,
+    /// also when a reload removes it; `None` once [`ROUTES_MAX`] names were seen.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<RouteId> {
+        let mut names = self
+            .shared
+            .routes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let index = names.iter().position(|known| known == name).or_else(|| {
+            names.push(name.to_owned());
+            Some(names.len() - 1)
+        })?;
+        if index >= ROUTES_MAX {
+            names.truncate(ROUTES_MAX);
+            return None;
+        }
+        u16::try_from(index).ok().map(RouteId)
+    }
+
+    /// Shows the weights of a new config, and only those.
+    pub fn set_weights<'a>(&self, weights: impl Iterator<Item = (&'a str, Weight, Weight)>) {
+        self.weight.reset();
+        for (route, configured, effective) in weights {
+            self.weight
+                .with_label_values(&[route, "configured"])
+                .set(configured.share());
+            self.weight
+                .with_label_values(&[route, "effective"])
+                .set(effective.share());
+        }
+    }
+
+    /// Shows that the config with `hash` is in force since `now` (seconds since 1970).
+    pub fn config_applied(&self, hash: &str, now: f64) {
+        self.reloads.with_label_values(&["success"]).inc();
+        self.reload_successful.set(1);
+        self.reload_timestamp.set(now);
+        self.config_hash.reset();
+        self.config_hash.with_label_values(&[hash]).set(1);
+    }
+
+    /// Shows that a new config was refused.
+    pub fn config_refused(&self) {
+        self.reloads.with_label_values(&["failure"]).inc();
+        self.reload_successful.set(0);
+    }
+
+    /// Shows the drain's phase: 1 for `current`, 0 for the others of `phases`.
+    pub fn set_phase(&self, phases: &[&str], current: &str) {
+        for phase in phases {
+            self.drain_phase
+                .with_label_values(&[*phase])
+                .set(i64::from(*phase == current));
+        }
+    }
+
+    /// Requests in flight on `side`, over all workers.
+    #[must_use]
+    pub fn in_flight(&self, side: Side) -> u64 {
+        self.sum(|shard| shard.sides.get(side).in_flight.get())
+    }
+
+    /// One number summed over all workers.
+    pub fn sum(&self, of: impl Fn(&Shard) -> u64) -> u64 {
+        self.shared
+            .shards
+            .iter()
+            .map(|shard| of(shard))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// How many requests wait for a slot of `side`.
+    #[must_use]
+    pub fn queue_depth(&self, side: Side) -> usize {
+        self.shared.waiting.get(side).load(Ordering::Relaxed)
+    }
+
+    /// All metrics in the Prometheus text format.
+    ///
+    /// # Errors
+    /// When two families disagree about a name: a mistake in this file.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::PathFault;
+
+    #[test]
+    fn a_scrape_sums_the_workers() {
+        let metrics = Metrics::new(2).unwrap();
+        let route = metrics.route("orders").unwrap();
+        for worker in 0..2 {
+            let shard = metrics.shard(worker);
+            let cells = shard.sides.get(Side::Async).route(route);
+            cells.codes.count(200);
+            cells.duration.observe(Duration::from_millis(4));
+            shard.sides.get(Side::Async).fault(route, PathFault::Reset);
+        }
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        for line in [
+            r#"cutover_requests_total{code="200",path="async",route="orders"} 2"#,
+            r#"cutover_errors_total{kind="reset",path="async",route="orders"} 2"#,
+            r#"cutover_request_duration_seconds_bucket{path="async",route="orders",le="0.005"} 2"#,
+            r#"cutover_request_duration_seconds_bucket{path="async",route="orders",le="0.003"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_route_keeps_its_place_and_their_number_is_bounded() {
+        let metrics = Metrics::new(1).unwrap();
+        assert_eq!(metrics.route(DEFAULT_ROUTE), Some(RouteId(0)));
+        assert_eq!(metrics.route("a"), metrics.route("a"));
+        for index in 0..2 * ROUTES_MAX {
+            metrics.route(&format!("r{index}"));
+        }
+        assert_eq!(metrics.route("one more"), None);
+        assert_eq!(metrics.route("a"), Some(RouteId(1)));
+    }
+}

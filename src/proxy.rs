@@ -1,0 +1,365 @@
+//! The journey of one request, from a parsed head to the last byte of its reply.
+//!
+//! The steps, as numbered in `lib.rs`: 4 load the snapshot and name the request · 5 decide the path
+//! · 6 clean the headers · 7 admit, pick, send · 8 stream back, counted · 10 record once, at the
+//! end. Nothing here waits for anything but the client and the chosen path.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+use crate::access_log::AccessLog;
+use crate::drain::Phase;
+use crate::error::{PathFault, ProxyError};
+use crate::forward::{Hold, Reply, forward};
+use crate::journal::{Record, Settlement};
+use crate::route::{Decision, Head};
+use crate::serve::{Agreed, TunnelSeat};
+use crate::snapshot::{Publisher, Snapshot, Turns};
+use crate::tick::{Phase as Wait, Span};
+use crate::upstream::{Outbound, Supplies};
+use crate::view::View;
+use crate::vocab::Side;
+use crate::wire::body::{ReplyBody, RequestBody, Source};
+use crate::wire::check::{self, Checked, Facts};
+use crate::wire::exchange::{Exchange, Upload};
+use crate::wire::headers::{self, Origin, Peer, TRACEPARENT, X_CUTOVER_PATH, X_REQUEST_ID};
+use crate::wire::socket::ClientSocket;
+
+/// What a client gets.
+pub type ClientReply = Response<ReplyBody<Settlement>>;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// One worker's proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    publisher: Arc<Publisher>,
+    turns: Arc<Turns>,
+    supplies: Supplies,
+    log: Option<Rc<AccessLog>>,
+    phase: Rc<Cell<Phase>>,
+    view: RefCell<Rc<View>>,
+    cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+}
+
+/// One client connection, as a journey sees it.
+#[derive(Debug)]
+pub struct Client {
+    /// The peer.
+    pub peer: Peer,
+    /// The address that it reached.
+    pub local: HeaderValue,
+    /// Its socket.
+    pub socket: Rc<ClientSocket>,
+    /// Its state.
+    pub exchange: Rc<Exchange>,
+    /// Where a tunnel is left for the connection.
+    pub tunnel: TunnelSeat,
+}
+
+impl Proxy {
+    /// A worker's proxy.
+    #[must_use]
+    pub fn new(
+        publisher: Arc<Publisher>,
+        turns: Arc<Turns>,
+        supplies: Supplies,
+        log: Option<Rc<AccessLog>>,
+        phase: Rc<Cell<Phase>>,
+    ) -> Self {
+        let view = View::new(publisher.current(), &publisher, &supplies, None);
+        let cache = RefCell::new(Cache::new(publisher.source()));
+        Self {
+            publisher,
+            turns,
+            supplies,
+            log,
+            phase,
+            view: RefCell::new(view),
+            cache,
+        }
+    }
+
+    /// The view of the snapshot in force; made anew when a new one was published.
+    pub fn view(&self) -> Rc<View> {
+        let mut cache = self.cache.borrow_mut();
+        let current = cache.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(current, &view.snapshot) {
+            *view = View::new(
+                current.clone(),
+                &self.publisher,
+                &self.supplies,
+                Some(&view),
+            );
+        }
+        view.clone()
+    }
+
+    /// The journey. Never fails: whatever goes wrong becomes a reply.
+    pub async fn handle(&self, client: &Client, request: Request<Incoming>) -> ClientReply {
+        let view = self.view();
+        let (head, body) = request.into_parts();
+        let body_bytes_max = view.snapshot.config.listen.body_bytes;
+        let body = RequestBody::new(body, client.exchange.clone(), body_bytes_max);
+        let upload = if body.is_empty() {
+            Upload::Complete
+        } else {
+            Upload::Running
+        };
+        client.exchange.begin(upload);
+        let request_id = self.name_request(&head);
+        let mut record = Record::new(
+            client.peer.address,
+            client.exchange.clone(),
+            view.clone(),
+            self.phase.clone(),
+            request_id,
+        );
+        if let Some(log) = &self.log {
+            record.keep_for_log(log.clone(), head.method.clone(), head.uri.path().to_owned());
+        }
+        match self.travel(client, &view, &mut record, head, body).await {
+            Ok((head, source, hold)) => self.reply(client, record, head, source, hold),
+            Err(error) => self.refuse(client, record, error),
+        }
+    }
+
+    /// 4: a client's request id is kept if it is sound, else made.
+    fn name_request(&self, head: &Parts) -> HeaderValue {
+        match head.headers.get(X_REQUEST_ID) {
+            Some(id) if headers::is_request_id(id) => id.clone(),
+            Some(_) | None => self.supplies.ids.request_id(),
+        }
+    }
+
+    async fn travel(
+        &self,
+        client: &Client,
+        view: &View,
+        record: &mut Record,
+        mut head: Parts,
+        body: RequestBody,
+    ) -> Result<(http::response::Parts, Source, Option<Kept>), ProxyError> {
+        let Client { peer, exchange, .. } = client;
+        if let Checked::AnswerOptions = self.check(client, view, &head)? {
+            return Ok((options_reply(), Source::Empty, None));
+        }
+        let decision = self.decide(view, peer, &head); // 5
+        record.decided(decision);
+        let upgrade = headers::upgrade(head.version, &head.headers); // 6
+        let switching = upgrade.is_some();
+        self.clean(client, &mut head, upgrade, record.request_id());
+        let path = view.paths.get(decision.side);
+        exchange.timer.arm(Wait::Exchange, path.plan.deadline);
+        let request = Request::from_parts(head, body);
+        let outbound = Outbound {
+            request,
+            exchange: exchange.clone(),
+        };
+        let Reply {
+            mut head,
+            source,
+            hold,
+        } = forward(path, outbound).await?; // 7
+        let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switched && !switching {
+            // A 101 that nobody asked for (RFC 9110 section 7.8).
+            return Err(ProxyError::Path(PathFault::Protocol));
+        }
+        let keeps_for = headers::clean_response(&mut head.headers, switched); // 8
+        head.version = Version::HTTP_11;
+        if view.snapshot.config.split.expose_path {
+            let name = HeaderValue::from_static(decision.side.name());
+            head.headers.insert(X_CUTOVER_PATH, name);
+        }
+        Ok((
+            head,
+            source,
+            Some(Kept {
+                hold,
+                keeps_for,
+                switched,
+                side: decision.side,
+            }),
+        ))
+    }
+
+    fn check(&self, client: &Client, view: &View, head: &Parts) -> Result<Checked, ProxyError> {
+        let listen = &view.snapshot.config.listen;
+        let request = check::Request {
+            method: &head.method,
+            uri: &head.uri,
+            version: head.version,
+            headers: &head.headers,
+        };
+        let facts = Facts {
+            ambiguous: client.socket.is_ambiguous(),
+            header_count_max: listen.header_count,
+            body_bytes_max: listen.body_bytes,
+        };
+        check::check(&request, facts).map_err(|(fault, rule)| {
+            client.exchange.blame(fault);
+            ProxyError::Client(fault, rule)
+        })
+    }
+
+    fn decide(&self, view: &View, peer: &Peer, head: &Parts) -> Decision {
+        let trusted = &view.snapshot.config.listen.trusted_proxies;
+        let is_trusted = |address| trusted.iter().any(|network| network.contains(&address));
+        let asked = Head {
+            method: &head.method,
+            path: head.uri.path(),
+            headers: &head.headers,
+            client: headers::client_address(&head.headers, peer, is_trusted),
+            trusted: peer.trusted,
+        };
+        view.snapshot
+            .rules
+            .decide(&asked, |route| self.turns.next(route))
+    }
+
+    fn clean(
+        &self,
+        client: &Client,
+        head: &mut Parts,
+        upgrade: Option<HeaderValue>,
+        request_id: &HeaderValue,
+    ) {
+        let origin = Origin {
+            peer: &client.peer,
+            version: head.version,
+            authority: head.uri.authority().map(http::uri::Authority::as_str),
+            local: &client.local,
+            chunked: head.headers.contains_key(TRANSFER_ENCODING),
+        };
+        headers::clean_request(&head.method, &mut head.headers, upgrade, &origin);
+        head.headers.insert(X_REQUEST_ID, request_id.clone());
+        if !head
+            .headers
+            .get(TRACEPARENT)
+            .is_some_and(headers::is_traceparent)
+        {
+            head.headers
+                .insert(TRACEPARENT, self.supplies.ids.traceparent());
+        }
+        if head.uri.scheme().is_some() {
+            // RFC 9112 section 3.2.1: towards an origin the target is in origin-form.
+            let target = head.uri.path_and_query().cloned();
+            head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+        }
+        head.version = Version::HTTP_11;
+    }
+
+    /// 8 and 10: the reply goes back, and is recorded when it has ended.
+    fn reply(
+        &self,
+        client: &Client,
+        mut record: Record,
+        mut head: http::response::Parts,
+        source: Source,
+        kept: Option<Kept>,
+    ) -> ClientReply {
+        record.code = head.status.as_u16();
+        if self.phase.get().is_ending() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            head.headers.insert(CONNECTION, CLOSE);
+        }
+        let tail = match kept {
+            Some(kept) if kept.switched => match kept.hold.into_tunnel() {
+                Some((connection, slot)) => {
+                    let record = record.into_tunnel(slot);
+                    let agreed = Agreed {
+                        connection,
+                        record,
+                        side: kept.side,
+                    };
+                    *client.tunnel.borrow_mut() = Some(agreed);
+                    Settlement::Elsewhere
+                }
+                None => Settlement::Open { record, hold: None },
+            },
+            Some(Kept {
+                hold, keeps_for, ..
+            }) => {
+                return self.reply_held(client, record, (head, source), (hold, keeps_for));
+            }
+            None => Settlement::Open { record, hold: None },
+        };
+        Response::from_parts(head, ReplyBody::new(source, client.exchange.clone(), tail))
+    }
+
+    fn reply_held(
+        &self,
+        client: &Client,
+        record: Record,
+        (head, source): (http::response::Parts, Source),
+        (hold, keeps_for): (Hold, Option<u64>),
+    ) -> ClientReply {
+        let hold = match source {
+            // It came whole: its connection may serve the next request while this one is written.
+            Source::Empty | Source::One(_) if !client.exchange.is_uploading() => {
+                hold.give_back(keeps_for.map(keep_span));
+                None
+            }
+            Source::Empty | Source::One(_) | Source::Stream { .. } | Source::Failed(_) => {
+                Some((hold, keeps_for.map(keep_span)))
+            }
+        };
+        let tail = Settlement::Open { record, hold };
+        Response::from_parts(head, ReplyBody::new(source, client.exchange.clone(), tail))
+    }
+
+    /// A reply of the proxy itself.
+    fn refuse(&self, client: &Client, mut record: Record, error: ProxyError) -> ClientReply {
+        let refusal = error.refusal();
+        record.code = refusal.status.as_u16();
+        record.error = Some(error);
+        let mut response = Response::new(());
+        *response.status_mut() = refusal.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, PLAIN_TEXT);
+        headers.insert(PROXY_STATUS, refusal.proxy_status());
+        headers.insert(X_REQUEST_ID, record.request_id().clone());
+        if let Some(seconds) = refusal.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if refusal.close || self.phase.get().is_ending() {
+            headers.insert(CONNECTION, CLOSE);
+        }
+        let text = format!("{}\n", refusal.sentence);
+        let (head, ()) = response.into_parts();
+        let tail = Settlement::Open { record, hold: None };
+        let body = ReplyBody::new(Source::One(text.into()), client.exchange.clone(), tail);
+        Response::from_parts(head, body)
+    }
+}
+
+/// What a reply keeps until its end.
+struct Kept {
+    hold: Hold,
+    keeps_for: Option<u64>,
+    switched: bool,
+    side: Side,
+}
+
+/// One second less than the backend says: our request must be there before it closes.
+fn keep_span(seconds: u64) -> Span {
+    Span::from_duration(std::time::Duration::from_secs(seconds.saturating_sub(1)))
+}
+
+fn options_reply() -> http::response::Parts {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    response.headers_mut().insert(http::header::ALLOW, allow);
+    response.into_parts().0
+}

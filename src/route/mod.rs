@@ -1,0 +1,252 @@
+//! Which path a request takes, and why: `decide(head) -> Decision`.
+//!
+//! Pure: the even spread's draw comes in as an argument, so each rule is tested as a table.
+//! Precedence for one request: route pin > forced by header > sticky key > even spread.
+
+pub mod split;
+pub mod sticky;
+pub mod template;
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, Method};
+
+use crate::route::sticky::{Key, Salt};
+use crate::route::template::Pattern;
+use crate::vocab::{Reason, RouteId, Side, Weight};
+
+/// The rules of one configuration, compiled: what a request is decided by.
+#[derive(Debug)]
+pub struct Rules {
+    /// Configured routes, first match wins.
+    pub routes: Vec<Route>,
+    /// What matches none of them.
+    pub fallback: Target,
+    /// What makes the split sticky, if anything does.
+    pub key: Option<Key>,
+    /// Draws the users anew when it changes.
+    pub salt: Salt,
+    /// The header that names a path outright, if one is configured.
+    pub force: Option<Force>,
+}
+
+/// A named match of method and path template.
+#[derive(Debug)]
+pub struct Route {
+    /// Method and template.
+    pub pattern: Pattern,
+    /// Where its requests go.
+    pub target: Target,
+}
+
+/// Where the requests of a route go.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The route's place in the tables.
+    pub route: RouteId,
+    /// The route's name.
+    pub name: String,
+    /// The share of the async path.
+    pub weight: Weight,
+    /// Never split: always this path.
+    pub pin: Option<Side>,
+}
+
+impl Target {
+    /// The weight that is applied: a pin overrides the configured one.
+    #[must_use]
+    pub fn effective(&self) -> Weight {
+        match self.pin {
+            Some(Side::Legacy) => Weight::ZERO,
+            Some(Side::Async) => Weight::ONE,
+            None => self.weight,
+        }
+    }
+}
+
+/// A header whose value names the path.
+#[derive(Debug)]
+pub struct Force {
+    /// Its name.
+    pub header: HeaderName,
+    /// Whether anyone may use it, not only a trusted proxy.
+    pub from_anyone: bool,
+}
+
+/// What a decision looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Method, as received.
+    pub method: &'a Method,
+    /// Path, as received, without the query.
+    pub path: &'a str,
+    /// Header fields.
+    pub headers: &'a HeaderMap,
+    /// The client's address, as far as trusted proxies vouch for it.
+    pub client: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub trusted: bool,
+}
+
+/// Where a request goes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The route that matched.
+    pub route: RouteId,
+    /// The path.
+    pub side: Side,
+    /// What decided.
+    pub reason: Reason,
+}
+
+impl Rules {
+    /// Decides one request. `turn` gives the next turn of a route's even spread; it is asked only
+    /// when the spread decides and the weight is neither 0 nor 1.
+    pub fn decide(&self, head: &Head<'_>, turn: impl FnOnce(RouteId) -> u64) -> Decision {
+        let target = self.target(head.method, head.path);
+        let (side, reason) = self.side(target, head, turn);
+        Decision {
+            route: target.route,
+            side,
+            reason,
+        }
+    }
+
+    /// The target of the first route that matches, or the fallback.
+    #[must_use]
+    pub fn target(&self, method: &Method, path: &str) -> &Target {
+        self.routes
+            .iter()
+            .find(|route| route.pattern.matches(method, path))
+            .map_or(&self.fallback, |route| &route.target)
+    }
+
+    /// Each target, the fallback last.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.routes
+            .iter()
+            .map(|route| &route.target)
+            .chain([&self.fallback])
+    }
+
+    fn side(
+        &self,
+        target: &Target,
+        head: &Head<'_>,
+        turn: impl FnOnce(RouteId) -> u64,
+    ) -> (Side, Reason) {
+        if let Some(side) = target.pin {
+            return (side, Reason::Pin);
+        }
+        if let Some(side) = self.forced(head) {
+            return (side, Reason::Forced);
+        }
+        if let Some(key) = &self.key
+            && let Some(bucket) = key.bucket(&self.salt, head)
+        {
+            return (split::side(target.weight, bucket), Reason::Key);
+        }
+        let bucket = if target.weight.is_split() {
+            split::spread(turn(target.route))
+        } else {
+            0
+        };
+        (split::side(target.weight, bucket), Reason::Spread)
+    }
+
+    fn forced(&self, head: &Head<'_>) -> Option<Side> {
+        let force = self.force.as_ref()?;
+        if !(head.trusted || force.from_anyone) {
+            return None;
+        }
+        Side::from_name(head.headers.get(&force.header)?.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn rules(weight: f64) -> Rules {
+        let target = |id, name: &str, weight, pin| Target {
+            route: RouteId(id),
+            name: name.to_owned(),
+            weight: Weight::from_share(weight).unwrap(),
+            pin,
+        };
+        Rules {
+            routes: vec![
+                Route {
+                    pattern: Pattern::parse("POST /pay/{rest*}").unwrap(),
+                    target: target(1, "pay", weight, Some(Side::Legacy)),
+                },
+                Route {
+                    pattern: Pattern::parse("GET /orders/{id}").unwrap(),
+                    target: target(2, "orders", 1.0, None),
+                },
+            ],
+            fallback: target(0, "default", weight, None),
+            key: Key::parse("header:x-user-id").unwrap(),
+            salt: Salt::new("cutover"),
+            force: Some(Force {
+                header: HeaderName::from_static("x-cutover-force"),
+                from_anyone: false,
+            }),
+        }
+    }
+
+    fn check(request: &str, headers: &[(&'static str, &str)], trusted: bool) -> (Side, Reason) {
+        let (method, path) = request.split_once(' ').unwrap();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let head = Head {
+            method: &Method::from_bytes(method.as_bytes()).unwrap(),
+            path,
+            headers: &map,
+            client: Ipv4Addr::LOCALHOST.into(),
+            trusted,
+        };
+        let decision = rules(0.0).decide(&head, |_| 0);
+        (decision.side, decision.reason)
+    }
+
+    #[test]
+    fn precedence_is_pin_then_force_then_key_then_spread() {
+        let forced = ("x-cutover-force", "async");
+        let key = ("x-user-id", "u1");
+        assert_eq!(
+            check("POST /pay/1/2", &[forced, key], true),
+            (Side::Legacy, Reason::Pin)
+        );
+        assert_eq!(
+            check("GET /x", &[forced, key], true),
+            (Side::Async, Reason::Forced)
+        );
+        assert_eq!(
+            check("GET /x", &[forced, key], false),
+            (Side::Legacy, Reason::Key)
+        );
+        assert_eq!(
+            check("GET /x", &[forced], false),
+            (Side::Legacy, Reason::Spread)
+        );
+        assert_eq!(
+            check("GET /orders/7", &[], false),
+            (Side::Async, Reason::Spread)
+        );
+    }
+
+    #[test]
+    fn a_force_header_with_an_unknown_path_decides_nothing() {
+        assert_eq!(
+            check("GET /x", &[("x-cutover-force", "new")], true).1,
+            Reason::Spread
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! One client connection: HTTP/1.1 until its end, its idle and head timeouts, its tunnel, its drain.
+//!
+//! hyper parses and frames; what it does not do is here. It has no idle timeout between requests
+//! (hyper#3685) and its graceful shutdown resets a connection that has sent nothing yet
+//! (hyper#3792), so it is asked for that only once a connection has had a reply. It closes with
+//! unread bytes in the socket, which would reset a refusal on its way: after one, we linger.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::config::Config;
+use crate::config::values::HeaderCase;
+use crate::drain;
+use crate::error::{ClientFault, ProxyError};
+use crate::tick::{Phase, Span};
+use crate::upstream::conn::Connection;
+use crate::vocab::Side;
+use crate::wire::body::{BodyError, End};
+use crate::wire::exchange::{Exchange, Stage};
+use crate::wire::socket::{ClientSocket, ClientStream, Presence};
+use crate::wire::upgrade::{TunnelEnd, tunnel};
+
+/// How long a connection that has sent no byte yet may still send its first request in a drain.
+const FRESH_GRACE: Duration = Duration::from_secs(1);
+/// How long, and for how many bytes, what a refused client still sends is read and thrown away.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// Called with how a tunnel ended, and its bytes from and to the client.
+pub type TunnelRecord = Box<dyn FnOnce(End, u64, u64)>;
+
+/// A tunnel that was agreed on and begins once the 101 is written.
+pub struct Agreed {
+    /// The backend's connection.
+    pub connection: Connection,
+    /// Records its end; holds what must last as long as it.
+    pub record: TunnelRecord,
+    /// For its deadline in a drain.
+    pub side: Side,
+}
+
+impl std::fmt::Debug for Agreed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agreed")
+            .field("side", &self.side)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the journey leaves a tunnel for the connection to find.
+pub type TunnelSeat = Rc<RefCell<Option<Agreed>>>;
+
+/// One connection, ready to be served.
+#[derive(Debug)]
+pub struct ClientConnection {
+    /// Its socket.
+    pub socket: Rc<ClientSocket>,
+    /// Its state.
+    pub exchange: Rc<Exchange>,
+    /// Its tunnel, once there is one.
+    pub tunnel: TunnelSeat,
+    /// The process's phase, as its worker knows it.
+    pub phase: Rc<Cell<drain::Phase>>,
+    /// For how long tunnels may go on in a drain.
+    pub tunnels: Span,
+}
+
+/// hyper's settings for a config.
+#[must_use]
+pub fn builder(config: &Config) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // Its own timers are off: they cost a write to an eventfd each (see `tick`).
+    builder
+        .header_read_timeout(None)
+        .half_close(true)
+        .max_header_size(config.listen.header_bytes);
+    if config.listen.header_count > 100 {
+        // Beyond hyper's array on the stack the count costs an allocation a request.
+        builder.max_headers(config.listen.header_count);
+    }
+    let cases = [
+        config.paths.legacy.header_case,
+        config.paths.async_.header_case,
+    ];
+    builder.preserve_header_case(cases.contains(&HeaderCase::Preserve));
+    builder.title_case_headers(cases != [HeaderCase::Lower; 2]);
+    builder
+}
+
+/// Why a connection's HTTP ended.
+enum Ended {
+    /// By itself: closed, broken, or switched to a tunnel.
+    Http,
+    /// A deadline passed, the client vanished, or the drain wants it gone.
+    Dropped,
+    /// Refused; what the client still sends is to be read away.
+    Refused,
+}
+
+impl ClientConnection {
+    /// Serves until the connection has ended.
+    pub async fn run<S, B>(self, builder: &http1::Builder, service: S)
+    where
+        S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        B: Body<Error = BodyError> + 'static,
+    {
+        let io = TokioIo::new(ClientStream(self.socket.clone()));
+        let mut http = builder.serve_connection(io, service);
+        let mut asked_to_end = false;
+        let ended = poll_fn(|cx| {
+            self.exchange.timer.register(cx.waker());
+            loop {
+                if Pin::new(&mut http).poll(cx).is_ready() {
+                    let refused = self.exchange.fault().is_some() || self.socket.has_refused();
+                    return Poll::Ready(if refused { Ended::Refused } else { Ended::Http });
+                }
+                if !asked_to_end && self.may_end() {
+                    asked_to_end = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                    continue;
+                }
+                return self.watch(cx).map_or(Poll::Pending, Poll::Ready);
+            }
+        })
+        .await;
+        let agreed = self.tunnel.borrow_mut().take();
+        match (ended, agreed) {
+            (Ended::Http, Some(agreed)) => {
+                let early = http.into_parts().read_buf;
+                self.run_tunnel(agreed, early).await;
+            }
+            (Ended::Refused, _) => {
+                drop(http);
+                self.linger().await;
+            }
+            (Ended::Http | Ended::Dropped, _) => {}
+        }
+    }
+
+    /// In a drain a connection ends once it is idle and nothing of another request has come.
+    fn may_end(&self) -> bool {
+        self.phase.get() >= drain::Phase::Draining
+            && self.exchange.stage() == Stage::Replied
+            && !self.exchange.is_uploading()
+            && !self.socket.has_bytes()
+    }
+
+    /// What hyper does not watch while it waits.
+    fn watch(&self, cx: &mut Context<'_>) -> Option<Ended> {
+        let timer = &self.exchange.timer;
+        if timer.expired(Phase::Upload) && self.exchange.stage() != Stage::Busy {
+            self.exchange.blame(ClientFault::BodyTimeout);
+            return Some(Ended::Dropped);
+        }
+        match self.exchange.stage() {
+            Stage::Fresh => {
+                if self.phase.get() >= drain::Phase::Draining {
+                    timer.arm_sooner(Phase::Client, Span::from_duration(FRESH_GRACE));
+                }
+                timer.expired(Phase::Client).then_some(Ended::Dropped)
+            }
+            Stage::Head => timer.expired(Phase::Client).then(|| {
+                let fault = ClientFault::HeadTimeout;
+                self.exchange.blame(fault);
+                let error = ProxyError::Client(fault, "The request head took too long.");
+                self.socket.refuse(&error.refusal());
+                Ended::Refused
+            }),
+            Stage::Busy => self.watch_busy(cx),
+            Stage::Replied | Stage::Tunnel => {
+                timer.expired(Phase::Client).then_some(Ended::Dropped)
+            }
+        }
+    }
+
+    /// A client that waits for its reply may vanish, or stop taking it.
+    fn watch_busy(&self, cx: &mut Context<'_>) -> Option<Ended> {
+        let timer = &self.exchange.timer;
+        let gone = if timer.expired(Phase::Client) {
+            true
+        } else if self.exchange.is_uploading() {
+            // hyper reads, and will see it.
+            false
+        } else if timer.is_armed(Phase::Watch) {
+            let look = timer.expired(Phase::Watch);
+            if look {
+                timer.arm(Phase::Watch, Span::ONE);
+            }
+            look && self.socket.is_broken()
+        } else {
+            match self.socket.presence(cx) {
+                Presence::Waiting => false,
+                Presence::Silent => {
+                    timer.arm(Phase::Watch, Span::ONE);
+                    false
+                }
+                Presence::Gone => true,
+            }
+        };
+        if gone {
+            self.exchange.blame(ClientFault::Abort);
+        }
+        gone.then_some(Ended::Dropped)
+    }
+
+    async fn run_tunnel(&self, agreed: Agreed, early: bytes::Bytes) {
+        self.exchange.enter_tunnel();
+        let Agreed {
+            connection, record, ..
+        } = agreed;
+        let client = TunnelEnd {
+            io: ClientStream(self.socket.clone()),
+            early,
+        };
+        let mut ended = std::pin::pin!(async {
+            match connection.into_tunnel().await {
+                Some(upstream) => tunnel(client, upstream).await,
+                None => (0, 0),
+            }
+        });
+        let timer = &self.exchange.timer;
+        let done = poll_fn(|cx| {
+            timer.register(cx.waker());
+            if let Poll::Ready(bytes) = ended.as_mut().poll(cx) {
+                return Poll::Ready(Some(bytes));
+            }
+            if self.phase.get() >= drain::Phase::Draining && !timer.is_armed(Phase::Exchange) {
+                // A span of zero would arm nothing: tunnels then end at the next tick.
+                timer.arm(Phase::Exchange, self.tunnels.max(Span::ONE));
+            }
+            if timer.expired(Phase::Exchange) {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        match done {
+            Some((sent, received)) => record(End::Complete, sent, received),
+            None => record(End::Cut, 0, 0),
+        }
+    }
+
+    /// Reads and throws away what a refused client still sends, so that closing the socket does
+    /// not reset the connection before the client has read why (RFC 9112 section 9.6).
+    async fn linger(&self) {
+        let timer = &self.exchange.timer;
+        timer.arm(Phase::Client, Span::from_duration(LINGER));
+        self.exchange.enter_tunnel();
+        let mut left = LINGER_BYTES_MAX;
+        let mut stream = ClientStream(self.socket.clone());
+        self.socket.close_write();
+        poll_fn(|cx| {
+            timer.register(cx.waker());
+            let mut buffer = [0; 4096];
+            loop {
+                let mut read = ReadBuf::new(&mut buffer);
+                match Pin::new(&mut stream).poll_read(cx, &mut read) {
+                    Poll::Ready(Ok(())) if !read.filled().is_empty() && left > 0 => {
+                        left = left.saturating_sub(read.filled().len());
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending if timer.expired(Phase::Client) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,147 @@
+//! One connection to a backend: connect, send a request, get its head and body, and know whether
+//! it may be used again. The seam behind which the HTTP/1 codec may change.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::config::values::HeaderCase;
+use crate::error::PathFault;
+use crate::wire::body::RequestBody;
+use crate::wire::socket::{JoinedStream, Scratch};
+use crate::wire::upgrade::TunnelEnd;
+
+/// The most memory that one connection reads ahead.
+const READ_AHEAD_MAX: usize = 400 * 1024;
+/// The largest response head.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// One open connection.
+pub struct Connection {
+    sender: http1::SendRequest<RequestBody>,
+    // Gets the socket back once the connection's HTTP has ended, for a tunnel.
+    ended: oneshot::Receiver<(JoinedStream, Bytes)>,
+    /// Requests that it has carried.
+    pub served: u64,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("served", &self.served)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a request got no response head.
+#[derive(Debug)]
+pub enum SendError {
+    /// The connection was closed before anything was sent: the request may go elsewhere.
+    NotSent(Box<Request<RequestBody>>),
+    /// The request may have been processed.
+    Failed(PathFault),
+}
+
+impl Connection {
+    /// Connects. Cancel safe: a connection that is not wanted any more is closed.
+    ///
+    /// # Errors
+    /// [`PathFault::Connect`].
+    pub async fn open(
+        address: SocketAddr,
+        case: HeaderCase,
+        scratch: Scratch,
+    ) -> Result<Self, PathFault> {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|_| PathFault::Connect)?;
+        // Small requests go out at once; a socket that refuses the option works without it.
+        let _ = stream.set_nodelay(true);
+        let io = TokioIo::new(JoinedStream::new(stream, scratch));
+        let (sender, connection) = builder(case)
+            .handshake(io)
+            .await
+            .map_err(|_| PathFault::Connect)?;
+        let (give_back, ended) = oneshot::channel();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with its socket or its sender"
+        )]
+        tokio::task::spawn_local(async move {
+            if let Ok(parts) = connection.without_shutdown().await {
+                // Without a tunnel nobody takes the socket back, and it closes here.
+                let _ = give_back.send((parts.io.into_inner(), parts.read_buf));
+            }
+        });
+        Ok(Self {
+            sender,
+            ended,
+            served: 0,
+        })
+    }
+
+    /// Whether the backend has closed it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Sends a request and waits for the head of its response. Dropping the future closes the
+    /// connection, as HTTP/1 knows no other way to cancel a request.
+    ///
+    /// # Errors
+    /// Whether the request was sent at all, and else what went wrong.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        if !self.sender.is_ready() && self.sender.ready().await.is_err() {
+            return Err(SendError::NotSent(Box::new(request)));
+        }
+        self.served += 1;
+        self.sender
+            .try_send_request(request)
+            .await
+            .map_err(|mut error| match error.take_message() {
+                Some(request) => SendError::NotSent(Box::new(request)),
+                None => SendError::Failed(fault(error.error())),
+            })
+    }
+
+    /// The socket, after a 101: `None` if the backend closed it already.
+    pub async fn into_tunnel(self) -> Option<TunnelEnd<JoinedStream>> {
+        let Self { sender, ended, .. } = self;
+        // hyper gives the socket back when both the response and its sender are done.
+        drop(sender);
+        let (io, early) = ended.await.ok()?;
+        Some(TunnelEnd { io, early })
+    }
+}
+
+fn builder(case: HeaderCase) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(READ_AHEAD_MAX)
+        .max_header_size(HEAD_MAX);
+    match case {
+        HeaderCase::Title => builder.title_case_headers(true),
+        HeaderCase::Preserve => builder.preserve_header_case(true),
+        HeaderCase::Lower => &mut builder,
+    };
+    builder
+}
+
+fn fault(error: &hyper::Error) -> PathFault {
+    if error.is_parse() || error.is_user() {
+        PathFault::Protocol
+    } else {
+        PathFault::Reset
+    }
+}

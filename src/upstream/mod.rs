@@ -1,0 +1,262 @@
+//! A path as a tower service: admission, then an endpoint, then a connection, then the response.
+//!
+//! Monomorphic: the layers and the closure compile into one future without a box; only a request
+//! that has to queue takes the slow way.
+
+pub mod admit;
+pub mod conn;
+pub mod endpoint;
+pub mod pool;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tower::{Service, ServiceBuilder};
+
+use crate::error::{ClientFault, PathFault, ProxyError};
+use crate::ids::Ids;
+use crate::metrics::shard::Shard;
+use crate::tick::{Phase, Ticks};
+use crate::upstream::admit::{Admission, Admittable, Admitted, Gate};
+use crate::upstream::conn::SendError;
+use crate::upstream::endpoint::Plan;
+use crate::upstream::pool::{Lease, Pool};
+use crate::vocab::Side;
+use crate::wire::body::RequestBody;
+use crate::wire::exchange::Exchange;
+use crate::wire::socket::Scratch;
+
+/// One path as one worker sees it.
+#[derive(Debug)]
+pub struct Path {
+    /// Which one.
+    pub side: Side,
+    /// Its limits.
+    pub plan: Arc<Plan>,
+    /// Its gate, shared with all workers.
+    pub gate: Arc<Gate>,
+    pools: Vec<Rc<Pool>>,
+    turn: Cell<usize>,
+}
+
+/// What a worker gives to the pools that it makes.
+#[derive(Clone, Debug)]
+pub struct Supplies {
+    /// Its counters.
+    pub shard: Arc<Shard>,
+    /// Its clock.
+    pub ticks: Rc<Ticks>,
+    /// Its buffer for joined writes.
+    pub scratch: Scratch,
+    /// Its ids.
+    pub ids: Rc<Ids>,
+}
+
+/// A request on its way to a backend.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The request, cleaned.
+    pub request: Request<RequestBody>,
+    /// Its client connection's state.
+    pub exchange: Rc<Exchange>,
+}
+
+impl Admittable for Outbound {
+    fn exchange(&self) -> &Rc<Exchange> {
+        &self.exchange
+    }
+}
+
+/// A response whose body is to come, and the connection that carries it.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The response.
+    pub response: Response<Incoming>,
+    /// Its connection.
+    pub lease: Lease,
+}
+
+impl Path {
+    /// The path under a new plan; pools of `old` that still fit go on.
+    #[must_use]
+    pub fn new(
+        side: Side,
+        plan: Arc<Plan>,
+        gate: Arc<Gate>,
+        old: Option<&Self>,
+        supplies: &Supplies,
+    ) -> Rc<Self> {
+        let old_pools = old.map_or(&[][..], |old| &old.pools);
+        let pools = plan.endpoints.iter().map(|target| {
+            if let Some(pool) = old_pools.iter().find(|pool| pool.fits(target, &plan)) {
+                pool.adopt(&plan);
+                return pool.clone();
+            }
+            let cells = supplies.shard.endpoint(side, &target.name);
+            let Supplies { ticks, scratch, .. } = supplies.clone();
+            Pool::new(target.clone(), &plan, cells, ticks, scratch)
+        });
+        let pools: Vec<_> = pools.collect();
+        for gone in old_pools
+            .iter()
+            .filter(|old| !pools.iter().any(|new| Rc::ptr_eq(old, new)))
+        {
+            gone.retire();
+        }
+        Rc::new(Self {
+            side,
+            plan,
+            gate,
+            pools,
+            turn: Cell::new(0),
+        })
+    }
+
+    /// The path as a service: admission in front of one attempt.
+    pub fn service(
+        self: &Rc<Self>,
+    ) -> impl Service<Outbound, Response = Admitted<Inbound>, Error = ProxyError> + use<> {
+        let path = self.clone();
+        let admission = Admission {
+            side: self.side,
+            gate: self.gate.clone(),
+            timeout: self.plan.queue,
+        };
+        ServiceBuilder::new()
+            .layer(admission)
+            .service_fn(move |outbound| attempt(path.clone(), outbound))
+    }
+
+    /// Its pools, for their sweep.
+    #[must_use]
+    pub fn pools(&self) -> &[Rc<Pool>] {
+        &self.pools
+    }
+
+    /// The endpoints take turns.
+    fn pick(&self) -> Option<&Rc<Pool>> {
+        match &self.pools[..] {
+            [] => None,
+            [only] => Some(only),
+            many => {
+                let turn = self.turn.get();
+                self.turn.set(turn.wrapping_add(1));
+                many.get(turn % many.len())
+            }
+        }
+    }
+}
+
+/// Sends a request over a pooled connection, or over a new one where there is none. A pooled
+/// connection that turns out to have been closed before anything was sent costs nothing: the
+/// request moves on to the next.
+async fn attempt(path: Rc<Path>, outbound: Outbound) -> Result<Inbound, ProxyError> {
+    let Outbound {
+        mut request,
+        exchange,
+    } = outbound;
+    let pool = path.pick().ok_or(ProxyError::Path(PathFault::NoEndpoint))?;
+    while let Some(lease) = pool.check_out() {
+        match send(&path, lease, request, &exchange).await? {
+            Ok(inbound) => return Ok(inbound),
+            Err(unsent) => {
+                exchange.shard.sides.get(path.side).stale.add(1);
+                request = *unsent;
+            }
+        }
+    }
+    exchange.timer.arm(Phase::Upstream, path.plan.connect);
+    let connecting = within(&exchange, PathFault::ConnectTimeout, pool.connect()).await?;
+    let lease = connecting.map_err(ProxyError::Path)?;
+    let sent = send(&path, lease, request, &exchange).await?;
+    sent.map_err(|_unsent| ProxyError::Path(PathFault::Reset))
+}
+
+/// `Ok(Err(request))`: the connection was closed before anything was sent.
+async fn send(
+    path: &Path,
+    mut lease: Lease,
+    mut request: Request<RequestBody>,
+    exchange: &Exchange,
+) -> Result<Result<Inbound, Box<Request<RequestBody>>>, ProxyError> {
+    if lease.is_last() {
+        request
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.await_path(path.plan.response);
+    let sent_at = Instant::now();
+    let sending = lease.connection().send(request);
+    match within(exchange, PathFault::ResponseTimeout, sending).await? {
+        Ok(response) => {
+            let cells = exchange.shard.sides.get(path.side);
+            cells.upstream_duration.observe(sent_at.elapsed());
+            exchange.reply_begins();
+            Ok(Ok(Inbound { response, lease }))
+        }
+        Err(SendError::NotSent(request)) => Ok(Err(request)),
+        Err(SendError::Failed(fault)) => Err(blame(exchange, fault)),
+    }
+}
+
+/// What failed at the backend's connection may have been broken by the client's body.
+fn blame(exchange: &Exchange, fault: PathFault) -> ProxyError {
+    match exchange.fault() {
+        Some(fault) => client_error(fault),
+        None => ProxyError::Path(fault),
+    }
+}
+
+fn client_error(fault: ClientFault) -> ProxyError {
+    let sentence = match fault {
+        ClientFault::BodyTimeout => "The request body stopped coming.",
+        ClientFault::BodyTooLarge => "The request body is too large.",
+        ClientFault::BadRequest
+        | ClientFault::HeadTooLarge
+        | ClientFault::TargetTooLong
+        | ClientFault::HeadTimeout
+        | ClientFault::BodyCut
+        | ClientFault::MethodRefused
+        | ClientFault::Loop
+        | ClientFault::Abort => "The request body is broken or incomplete.",
+    };
+    ProxyError::Client(fault, sentence)
+}
+
+/// Waits for `work` under all deadlines that run: the path's (whose passing is `late`), the
+/// exchange's, and the client's for its upload.
+async fn within<T>(
+    exchange: &Exchange,
+    late: PathFault,
+    work: impl Future<Output = T>,
+) -> Result<T, ProxyError> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        let timer = &exchange.timer;
+        if timer.expired(Phase::Upload) {
+            exchange.blame(ClientFault::BodyTimeout);
+        }
+        if let Some(fault) = exchange.fault() {
+            return Poll::Ready(Err(client_error(fault)));
+        }
+        if timer.expired(Phase::Upstream) {
+            return Poll::Ready(Err(ProxyError::Path(late)));
+        }
+        if timer.expired(Phase::Exchange) {
+            return Poll::Ready(Err(ProxyError::Path(PathFault::ResponseTimeout)));
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,41 @@
+//! The snapshot in force, with one worker's paths for it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::snapshot::{Publisher, Snapshot};
+use crate::upstream::{Path, Supplies};
+use crate::vocab::PerSide;
+
+/// What one request sees from its head to its end.
+#[derive(Debug)]
+pub struct View {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// The paths.
+    pub paths: PerSide<Rc<Path>>,
+}
+
+impl View {
+    /// The view of `snapshot`. Pools of `old` that still fit go on; others are retired.
+    #[must_use]
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        publisher: &Publisher,
+        supplies: &Supplies,
+        old: Option<&Self>,
+    ) -> Rc<Self> {
+        let paths = PerSide::from_fn(|side| {
+            let plan = snapshot.plans.get(side).clone();
+            let gate = publisher.gates().get(side).clone();
+            Path::new(
+                side,
+                plan,
+                gate,
+                old.map(|old| &**old.paths.get(side)),
+                supplies,
+            )
+        });
+        Rc::new(Self { snapshot, paths })
+    }
+}

@@ -1,0 +1,340 @@
+//! The bodies in both directions: counted, timed, capped, and blamed on the side that broke them.
+//!
+//! Neither holds more than one piece: what the other side does not take is not read. A request
+//! body marks the client's faults in its [`Exchange`], so that no error that surfaces at the
+//! backend's connection is charged to the path. A reply body owns what must last until its end (the
+//! upstream connection, the admission slot, the record) as its `Tail`.
+
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::error::{ClientFault, PathFault};
+use crate::tick::{Phase, Span};
+use crate::wire::exchange::Exchange;
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client's body is broken, late or too large.
+    #[error("request body: {}", .0.name())]
+    Client(ClientFault),
+    /// The backend's body is broken or late.
+    #[error("reply body: {}", .0.name())]
+    Path(PathFault),
+}
+
+// === impl RequestBody ===
+
+/// A client's body on its way to a backend.
+pub struct RequestBody {
+    source: Option<Incoming>,
+    exchange: Rc<Exchange>,
+    left: u64,
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RequestBody {
+    /// The body `source`, of which `bytes_max` may come.
+    #[must_use]
+    pub fn new(source: Incoming, exchange: Rc<Exchange>, bytes_max: u64) -> Self {
+        let source = (!source.is_end_stream()).then_some(source);
+        Self {
+            source,
+            exchange,
+            left: bytes_max,
+        }
+    }
+
+    /// Whether the request has no body.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.source.is_none()
+    }
+
+    fn end(&mut self) {
+        self.source = None;
+        self.exchange.upload_ends();
+    }
+
+    fn fail(&mut self, fault: ClientFault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.exchange.blame(fault);
+        self.end();
+        Poll::Ready(Some(Err(BodyError::Client(fault))))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(source) = &mut this.source else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(source).poll_frame(cx) {
+            Poll::Pending => {
+                this.exchange.await_upload();
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                this.exchange.upload_progress(bytes);
+                match this.left.checked_sub(bytes as u64) {
+                    Some(left) => this.left = left,
+                    None => return this.fail(ClientFault::BodyTooLarge),
+                }
+                if this.source.as_ref().is_none_or(Body::is_end_stream) {
+                    this.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            // Broken chunks, or an end before the announced length: never the path's fault.
+            Poll::Ready(Some(Err(_))) => this.fail(ClientFault::BodyCut),
+            Poll::Ready(None) => {
+                this.end();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.source.is_some() {
+            self.exchange.upload_ends();
+        }
+    }
+}
+
+// === impl ReplyBody ===
+
+/// How a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Handed over whole.
+    Complete,
+    /// Cut by the path.
+    Path(PathFault),
+    /// Dropped before its end: the client went away, or the proxy cut it off.
+    Dropped,
+    /// Ended by a drain's deadline for tunnels.
+    Cut,
+}
+
+/// What lasts as long as a reply, and learns how it ended.
+pub trait Tail {
+    /// The reply ended; called once, with the number of body bytes handed over.
+    fn end(self, end: End, bytes: u64);
+}
+
+/// Where a reply's bytes come from.
+pub enum Source {
+    /// No body.
+    Empty,
+    /// A whole body that came with its head.
+    One(Bytes),
+    /// A body that streams.
+    Stream {
+        /// What was read of it already: a piece, or its trailers.
+        first: Option<Frame<Bytes>>,
+        /// The rest.
+        body: Incoming,
+        /// For how long it may stop.
+        idle: Span,
+    },
+    /// A body that broke at once.
+    Failed(PathFault),
+}
+
+/// The fault that a broken response body is.
+#[must_use]
+pub fn fault(error: &hyper::Error) -> PathFault {
+    if error.is_parse() {
+        PathFault::Protocol
+    } else {
+        PathFault::Reset
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::One(_) => "One",
+            Self::Stream { .. } => "Stream",
+            Self::Failed(_) => "Failed",
+        })
+    }
+}
+
+/// A reply's body on its way to a client.
+pub struct ReplyBody<T: Tail> {
+    source: Source,
+    exchange: Rc<Exchange>,
+    bytes: u64,
+    tail: Option<T>,
+}
+
+impl<T: Tail> fmt::Debug for ReplyBody<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyBody")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Tail> ReplyBody<T> {
+    /// The body `source`; `tail` learns how it ended.
+    pub fn new(source: Source, exchange: Rc<Exchange>, tail: T) -> Self {
+        Self {
+            source,
+            exchange,
+            bytes: 0,
+            tail: Some(tail),
+        }
+    }
+
+    fn fail(&mut self, fault: PathFault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.end(End::Path(fault));
+        Poll::Ready(Some(Err(BodyError::Path(fault))))
+    }
+
+    fn end(&mut self, end: End) {
+        self.source = Source::Empty;
+        if let Some(tail) = self.tail.take() {
+            if end == End::Complete {
+                self.exchange.end();
+            }
+            tail.end(end, self.bytes);
+        }
+    }
+}
+
+impl<T: Tail + Unpin> Body for ReplyBody<T> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let (incoming, limit) = match &mut this.source {
+            Source::Empty => {
+                this.end(End::Complete);
+                return Poll::Ready(None);
+            }
+            Source::Failed(fault) => {
+                let fault = *fault;
+                return this.fail(fault);
+            }
+            Source::One(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.bytes = bytes.len() as u64;
+                this.end(End::Complete);
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Source::Stream { first, body, idle } => {
+                if let Some(frame) = first.take() {
+                    this.bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                (body, *idle)
+            }
+        };
+        let timer = &this.exchange.timer;
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Pending if timer.expired(Phase::Upstream) => this.fail(PathFault::BodyTimeout),
+            Poll::Pending if timer.expired(Phase::Exchange) => {
+                this.fail(PathFault::ResponseTimeout)
+            }
+            Poll::Pending => {
+                if !timer.is_armed(Phase::Upstream) {
+                    timer.arm(Phase::Upstream, limit);
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                timer.disarm(Phase::Upstream);
+                this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if matches!(&this.source, Source::Stream { body, .. } if body.is_end_stream()) {
+                    this.end(End::Complete);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => this.fail(fault(&error)),
+            Poll::Ready(None) => {
+                this.end(End::Complete);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::One(_) | Source::Failed(_) => false,
+            Source::Stream { first, body, .. } => first.is_none() && body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::One(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Failed(_) => SizeHint::new(),
+            Source::Stream {
+                first: None, body, ..
+            } => body.size_hint(),
+            Source::Stream {
+                first: Some(first),
+                body,
+                ..
+            } => {
+                let read = first.data_ref().map_or(0, Bytes::len) as u64;
+                body.size_hint()
+                    .exact()
+                    .map_or_else(SizeHint::new, |left| SizeHint::with_exact(read + left))
+            }
+        }
+    }
+}
+
+impl<T: Tail> Drop for ReplyBody<T> {
+    fn drop(&mut self) {
+        // hyper never polls a body that says it is empty: dropping it is its end.
+        let complete = matches!(&self.source, Source::Empty);
+        self.end(if complete {
+            End::Complete
+        } else {
+            End::Dropped
+        });
+    }
+}

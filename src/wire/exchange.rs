@@ -1,0 +1,231 @@
+//! The state of one client connection and of the exchange that it carries.
+//!
+//! Shared, on one thread, by the socket in hyper's hands, the future that drives the connection,
+//! the request's journey and the bodies in both directions. It says how far a message has come,
+//! whose deadline runs, and whether the client is to blame for what went wrong.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::error::ClientFault;
+use crate::ids::Ids;
+use crate::metrics::shard::Shard;
+use crate::tick::{Phase, Span, Timer};
+
+/// How far the present message of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No byte has ever come.
+    Fresh,
+    /// Some bytes of a head have come.
+    Head,
+    /// A request is being handled, or its reply is being sent.
+    Busy,
+    /// The last reply is complete; the next head may come.
+    Replied,
+    /// HTTP is over: bytes pass as they are.
+    Tunnel,
+}
+
+/// How far a request's body has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upload {
+    /// There is none, or all of it has come.
+    Complete,
+    /// More is to come.
+    Running,
+}
+
+/// The time limits of a connection that do not depend on the path.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// For a whole request head.
+    pub head: Span,
+    /// Between requests, and before the first byte.
+    pub idle: Span,
+    /// For the next piece of a request body, or for the client to take more of a reply.
+    pub body_idle: Span,
+}
+
+/// One client connection's state.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Its deadlines.
+    pub timer: Timer,
+    /// Its worker's counters.
+    pub shard: Arc<Shard>,
+    /// Its worker's ids.
+    pub ids: Rc<Ids>,
+    limits: ClientLimits,
+    stage: Cell<Stage>,
+    upload: Cell<Upload>,
+    answered: Cell<bool>,
+    fault: Cell<Option<ClientFault>>,
+    response_limit: Cell<Span>,
+    request_bytes: Cell<u64>,
+}
+
+impl Exchange {
+    /// The state of a connection that was accepted just now.
+    #[must_use]
+    pub fn new(timer: Timer, shard: Arc<Shard>, ids: Rc<Ids>, limits: ClientLimits) -> Self {
+        timer.arm(Phase::Client, limits.idle);
+        Self {
+            timer,
+            shard,
+            ids,
+            limits,
+            stage: Cell::new(Stage::Fresh),
+            upload: Cell::new(Upload::Complete),
+            answered: Cell::new(false),
+            fault: Cell::new(None),
+            response_limit: Cell::new(Span::default()),
+            request_bytes: Cell::new(0),
+        }
+    }
+
+    /// How far the present message has come.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// Whether the connection has had a reply: it is then known to be in use, and may be closed
+    /// when it is idle.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.answered.get()
+    }
+
+    /// Bytes came in while no message was under way: a head has begun. Returns whether it had not.
+    pub fn head_begins(&self) -> bool {
+        let begins = match self.stage.get() {
+            Stage::Fresh => true,
+            Stage::Replied => self.upload.get() == Upload::Complete,
+            Stage::Head | Stage::Busy | Stage::Tunnel => false,
+        };
+        if begins {
+            self.stage.set(Stage::Head);
+            self.timer.arm(Phase::Client, self.limits.head);
+        }
+        begins
+    }
+
+    /// A whole head was read; its body, if it has one, is to come.
+    pub fn begin(&self, upload: Upload) {
+        self.stage.set(Stage::Busy);
+        self.upload.set(upload);
+        self.fault.set(None);
+        self.request_bytes.set(0);
+        self.timer.disarm(Phase::Client);
+        self.timer.disarm(Phase::Watch);
+    }
+
+    /// The reply was handed over whole.
+    pub fn end(&self) {
+        self.stage.set(Stage::Replied);
+        self.answered.set(true);
+        self.timer.disarm(Phase::Upstream);
+        self.timer.disarm(Phase::Exchange);
+        self.timer.disarm(Phase::Watch);
+        self.timer.arm(Phase::Client, self.limits.idle);
+    }
+
+    /// HTTP is over on this connection: no deadline of a request runs any more.
+    pub fn enter_tunnel(&self) {
+        self.stage.set(Stage::Tunnel);
+        self.timer.disarm(Phase::Upload);
+        self.timer.disarm(Phase::Upstream);
+    }
+
+    /// Records the client's fault, once an exchange, and counts it.
+    pub fn blame(&self, fault: ClientFault) {
+        if self.fault.get().is_none() {
+            self.fault.set(Some(fault));
+            self.shard.client_fault(fault);
+        }
+    }
+
+    /// The client's fault in this exchange, if there was one.
+    #[must_use]
+    pub fn fault(&self) -> Option<ClientFault> {
+        self.fault.get()
+    }
+
+    /// Whether the request's body is still to come.
+    #[must_use]
+    pub fn is_uploading(&self) -> bool {
+        self.upload.get() == Upload::Running
+    }
+
+    /// Body bytes received in this exchange.
+    #[must_use]
+    pub fn request_bytes(&self) -> u64 {
+        self.request_bytes.get()
+    }
+
+    // === Who is waited for: the client's upload or the path, never both ===
+
+    /// The request is on its way; from now on the path has `limit` to reply, or to take more.
+    pub fn await_path(&self, limit: Span) {
+        self.response_limit.set(limit);
+        self.timer.arm(Phase::Upstream, limit);
+    }
+
+    /// The path wants more of the body than the client has sent.
+    pub fn await_upload(&self) {
+        if self.awaits_head() {
+            self.timer.disarm(Phase::Upstream);
+        }
+        if !self.timer.is_armed(Phase::Upload) {
+            self.timer.arm(Phase::Upload, self.limits.body_idle);
+        }
+    }
+
+    /// A piece of the body came; the path is waited for again.
+    pub fn upload_progress(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.request_bytes.set(self.request_bytes.get() + bytes);
+        self.timer.disarm(Phase::Upload);
+        if self.awaits_head() {
+            self.timer.arm(Phase::Upstream, self.response_limit.get());
+        }
+    }
+
+    /// The head of the reply came: what the path takes from now on is the reply's own matter.
+    pub fn reply_begins(&self) {
+        self.response_limit.set(Span::default());
+        self.timer.disarm(Phase::Upstream);
+    }
+
+    /// The body has come whole, or will not be read any further.
+    pub fn upload_ends(&self) {
+        self.upload.set(Upload::Complete);
+        self.timer.disarm(Phase::Upload);
+        if self.awaits_head() {
+            self.timer.arm(Phase::Upstream, self.response_limit.get());
+        }
+    }
+
+    /// Whether the path has a limit for the head of its reply, which has not come yet.
+    fn awaits_head(&self) -> bool {
+        self.stage.get() == Stage::Busy && self.response_limit.get() != Span::default()
+    }
+
+    // === The reply's way out ===
+
+    /// The client does not take more of the reply for now.
+    pub fn write_stalls(&self) {
+        if self.stage.get() == Stage::Busy && !self.timer.is_armed(Phase::Client) {
+            self.timer.arm(Phase::Client, self.limits.body_idle);
+        }
+    }
+
+    /// The client took some of the reply.
+    pub fn write_progress(&self) {
+        if self.stage.get() == Stage::Busy && self.timer.is_armed(Phase::Client) {
+            self.timer.disarm(Phase::Client);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What goes over the wire to and from clients: checks, header rules, bodies, sockets, tunnels.
+
+pub mod body;
+pub mod check;
+pub mod exchange;
+pub mod headers;
+pub mod scan;
+pub mod socket;
+pub mod upgrade;

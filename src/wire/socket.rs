@@ -1,0 +1,300 @@
+//! A TCP socket in hyper's hands: small writes joined, and on the client's side watched.
+//!
+//! hyper writes a head and its body as two pieces by `writev`; up to 4 KiB are cheaper copied into
+//! one `send`. On the client's side the socket also sees when a head begins (its deadline), reads
+//! along for ambiguous framing, and puts our reply in the place of hyper's bare one when hyper
+//! refuses a head by itself.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::error::{ClientFault, ProxyError, Refusal};
+use crate::wire::exchange::{Exchange, Stage};
+use crate::wire::scan::HeadScan;
+
+/// Up to this size the pieces of a write are joined.
+const JOIN_MAX: usize = 4096;
+
+/// The buffer in which a worker's sockets join small writes.
+pub type Scratch = Rc<RefCell<Vec<u8>>>;
+
+/// A buffer for [`JoinedStream`].
+#[must_use]
+pub fn scratch() -> Scratch {
+    Rc::new(RefCell::new(Vec::with_capacity(JOIN_MAX)))
+}
+
+// === impl JoinedStream ===
+
+/// A TCP stream whose small vectored writes go out as one.
+pub struct JoinedStream {
+    stream: TcpStream,
+    scratch: Scratch,
+}
+
+impl fmt::Debug for JoinedStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JoinedStream").field(&self.stream).finish()
+    }
+}
+
+impl JoinedStream {
+    /// Wraps `stream`.
+    #[must_use]
+    pub fn new(stream: TcpStream, scratch: Scratch) -> Self {
+        Self { stream, scratch }
+    }
+}
+
+impl AsyncRead for JoinedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for JoinedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match bufs {
+            [one] => Pin::new(&mut this.stream).poll_write(cx, one),
+            many if many.iter().map(|piece| piece.len()).sum::<usize>() <= JOIN_MAX => {
+                let mut joined = this.scratch.borrow_mut();
+                joined.clear();
+                many.iter()
+                    .for_each(|piece| joined.extend_from_slice(piece));
+                Pin::new(&mut this.stream).poll_write(cx, &joined)
+            }
+            many => Pin::new(&mut this.stream).poll_write_vectored(cx, many),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+// === impl ClientSocket ===
+
+/// A client's connection, seen by hyper (through [`ClientStream`]) and by the future that drives it.
+#[derive(Debug)]
+pub struct ClientSocket {
+    stream: RefCell<JoinedStream>,
+    scan: RefCell<HeadScan>,
+    exchange: Rc<Exchange>,
+    refused: Cell<bool>,
+}
+
+/// What a look at a client that waits for its reply has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing new.
+    Waiting,
+    /// It sent more, or closed its side of the connection: no more is to be learnt by reading.
+    Silent,
+    /// Its connection is gone.
+    Gone,
+}
+
+impl ClientSocket {
+    /// The socket of a connection whose state is `exchange`.
+    #[must_use]
+    pub fn new(stream: TcpStream, scratch: Scratch, exchange: Rc<Exchange>) -> Rc<Self> {
+        Rc::new(Self {
+            stream: RefCell::new(JoinedStream::new(stream, scratch)),
+            scan: RefCell::default(),
+            exchange,
+            refused: Cell::new(false),
+        })
+    }
+
+    /// Whether the head of a request named both a length and a transfer coding.
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        self.scan.borrow().is_ambiguous()
+    }
+
+    /// Whether a refusal was written by the socket itself: the connection must end.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        self.refused.get()
+    }
+
+    /// Looks, without taking anything, at whether the client is still there. Costs a system call
+    /// only when something has come in.
+    pub fn presence(&self, cx: &mut Context<'_>) -> Presence {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        match self.stream.borrow().stream.poll_peek(cx, &mut buf) {
+            Poll::Pending => Presence::Waiting,
+            Poll::Ready(Ok(_)) => Presence::Silent,
+            Poll::Ready(Err(_)) => Presence::Gone,
+        }
+    }
+
+    /// Whether the kernel has seen the connection break, for a client that reads nothing new.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        !matches!(self.stream.borrow().stream.take_error(), Ok(None))
+    }
+
+    /// Whether bytes wait to be read: a request that came just before its connection would close.
+    #[must_use]
+    pub fn has_bytes(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        SockRef::from(&self.stream.borrow().stream)
+            .peek(&mut byte)
+            .is_ok_and(|read| read > 0)
+    }
+
+    /// Says that nothing more will be written.
+    pub fn close_write(&self) {
+        // A socket that is gone already has nothing to say it to.
+        let _ = SockRef::from(&self.stream.borrow().stream).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Writes a refusal as far as the socket takes it at once. The connection ends after it.
+    pub fn refuse(&self, refusal: &Refusal) {
+        let bytes = refusal.to_bytes(&self.exchange.ids.request_id());
+        self.refused.set(true);
+        self.exchange.shard.refused.count(refusal.status.as_u16());
+        // A fresh socket's buffer takes some hundred bytes; where it does not, the client is not
+        // reading, and no refusal would reach it.
+        let _ = self.stream.borrow().stream.try_write(&bytes);
+    }
+
+    /// Replaces the bare reply that hyper makes when it refuses a head by itself.
+    fn replace_bare_refusal(&self, written: &[u8]) -> bool {
+        if !matches!(self.exchange.stage(), Stage::Fresh | Stage::Head) {
+            return false;
+        }
+        if !self.refused.get() {
+            let (fault, rule) = match written.get(9..12) {
+                Some(b"431") => (ClientFault::HeadTooLarge, "The request head is too large."),
+                Some(b"414") => (
+                    ClientFault::TargetTooLong,
+                    "The request target is too long.",
+                ),
+                Some(_) | None => (
+                    ClientFault::BadRequest,
+                    "The request is not valid HTTP/1.1.",
+                ),
+            };
+            self.exchange.blame(fault);
+            self.refuse(&ProxyError::Client(fault, rule).refusal());
+        }
+        true
+    }
+}
+
+/// hyper's end of a [`ClientSocket`].
+#[derive(Clone, Debug)]
+pub struct ClientStream(pub Rc<ClientSocket>);
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let socket = &*self.0;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut socket.stream.borrow_mut().stream).poll_read(cx, buf))?;
+        let came = &buf.filled()[before..];
+        if !came.is_empty() && socket.exchange.stage() != Stage::Tunnel {
+            let mut scan = socket.scan.borrow_mut();
+            if socket.exchange.head_begins() {
+                scan.expect_head();
+            }
+            scan.feed(came);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl ClientStream {
+    fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Pending => self.0.exchange.write_stalls(),
+            Poll::Ready(_) => self.0.exchange.write_progress(),
+        }
+        result
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.0.replace_bare_refusal(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, buf);
+        self.written(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self
+            .0
+            .replace_bare_refusal(bufs.first().map_or(&[], |piece| &**piece))
+        {
+            return Poll::Ready(Ok(bufs.iter().map(|piece| piece.len()).sum()));
+        }
+        let result = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, bufs);
+        self.written(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// hyper shuts down what is about to be closed anyway: a system call for nothing. The
+    /// half-close of a tunnel is meant.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.exchange.stage() != Stage::Tunnel {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+    }
+}
