@@ -213,6 +213,7 @@ fn spawn_workers(
     // Dropped by the last worker that ends.
     let (done, all_done) = oneshot::channel();
     let done = Arc::new(Done(Some(done)));
+    let (started, all_started) = std::sync::mpsc::channel();
     let mut threads = Vec::new();
     for (index, mailbox) in mailboxes.into_iter().enumerate() {
         let setup = worker::Setup {
@@ -230,17 +231,22 @@ fn spawn_workers(
             phase: signal.follow(),
             seed: seed(index),
         };
-        let done = done.clone();
+        let (done, started) = (done.clone(), started.clone());
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                if let Err(error) = worker::run(setup) {
+                if let Err(error) = worker::run(setup, move || drop(started.send(()))) {
                     tracing::error!(%error, worker = index, "worker ended");
                 }
                 drop(done);
             });
         threads.push(thread.context("can't start a worker")?);
     }
+    drop(started);
+    anyhow::ensure!(
+        all_started.iter().count() == workers,
+        "a worker can't start; see the log"
+    );
     Ok((threads, all_done))
 }
 

@@ -61,16 +61,21 @@ pub struct Setup {
     pub seed: u64,
 }
 
-/// Runs a worker on this thread until the drain's end.
+/// Runs a worker on this thread until the drain's end; `started` is called once it serves.
 ///
 /// # Errors
 /// When the runtime can't start or a socket can't be taken over.
-pub fn run(setup: Setup) -> io::Result<()> {
+pub fn run(setup: Setup, started: impl FnOnce()) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build_local(LocalOptions::default())?;
-    runtime.block_on(Worker::start(setup)?.work())
+    runtime.block_on(async {
+        let worker = Worker::start(setup)?;
+        started();
+        worker.work().await;
+        Ok(())
+    })
     // Dropping the runtime drops what a drain's end cut off.
 }
 
@@ -142,7 +147,7 @@ impl Worker {
         })
     }
 
-    async fn work(self) -> io::Result<()> {
+    async fn work(self) {
         let Self {
             desk,
             acceptors,
@@ -168,7 +173,7 @@ impl Worker {
             let is_empty = !desk.crew.is_accepting() && desk.open.get() == 0;
             if phase >= Phase::Cut || (phase == Phase::Draining && is_empty) {
                 desk.flush_log();
-                return Ok(());
+                return;
             }
         }
     }

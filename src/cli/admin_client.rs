@@ -28,7 +28,7 @@ pub(crate) fn get(address: &AdminAddress, path: &str) -> anyhow::Result<(StatusC
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let asked = runtime.block_on(timeout(TIMEOUT, connect_and_ask(address, path)));
+    let asked = runtime.block_on(async { timeout(TIMEOUT, connect_and_ask(address, path)).await });
     match asked {
         Ok(answer) => answer.with_context(|| format!("can't ask the admin listener at {address}")),
         Err(_) => bail!("the admin listener at {address} did not answer in {TIMEOUT:?}"),

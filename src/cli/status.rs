@@ -109,9 +109,9 @@ fn prose(status: &Value) -> String {
         let _ = writeln!(
             text,
             "{name:<7} {:>10} {errors:>7} {:>9} {:>7} {:>9} {:>9} {:>9}",
-            path["requests"],
-            path["in_flight"],
-            path["queue_depth"],
+            path["requests"].to_string(),
+            path["in_flight"].to_string(),
+            path["queue_depth"].to_string(),
             quantile("p50"),
             quantile("p95"),
             quantile("p99"),

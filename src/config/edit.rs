@@ -71,11 +71,15 @@ pub fn with_weight(
             })?,
     };
     let mut value = Value::Float(Formatted::new(share));
-    if let Some(old) = table.get("async_weight").and_then(Item::as_value) {
-        // Comments and spaces beside the number are the operator's.
-        *value.decor_mut() = old.decor().clone();
+    if let Some(item) = table.get_mut("async_weight") {
+        // Comments and spaces around the number are the operator's.
+        if let Some(old) = item.as_value() {
+            *value.decor_mut() = old.decor().clone();
+        }
+        *item = Item::Value(value);
+    } else {
+        table.insert("async_weight", Item::Value(value));
     }
-    table.insert("async_weight", Item::Value(value));
     Ok(document.to_string())
 }
 

@@ -525,7 +525,7 @@ endpoints = ["http://127.0.0.1:9002"]
             ("1:16", "async_weight"),
             ("3:11", "listen.address"),
             ("4:18", "listen.header_timeout"),
-            ("6:14", "https"),
+            ("6:13", "https"),
             ("7:1", "legacy.queue"),
         ] {
             let hit = found
