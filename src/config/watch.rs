@@ -63,7 +63,11 @@ fn watch_directory(file: &Path, events: mpsc::Sender<()>) -> Option<notify::Reco
         Some(parent) if parent != Path::new("") => parent,
         Some(_) | None => Path::new("."),
     };
-    let mut watcher = notify::recommended_watcher(move |_event| {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| event.kind.is_access()) {
+            // Our own reading: to look again because of it would never end.
+            return;
+        }
         // Full: a look is due already.
         let _ = events.try_send(());
     })

@@ -1,0 +1,3 @@
+//! Benches of the pure parts.
+
+fn main() {}
