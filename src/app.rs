@@ -81,7 +81,7 @@ impl App {
         let log = access_log::start(&config.access_log).context("can't open the access log")?;
         let (log_sender, log) = log.unzip();
         let admin_listener = admin::bind(&config.admin)?;
-        let bound = config
+        let mut bound = config
             .listen
             .addresses
             .iter()
@@ -101,9 +101,9 @@ impl App {
             started: std::time::SystemTime::now(),
             is_private: admin.is_private(),
         };
-        let control = control(admin_listener, office)?;
         let (threads, workers_done) =
-            spawn_workers(bound, workers, &publisher, &metrics, &signal, log_sender)?;
+            spawn_workers(&mut bound, workers, &office, &signal, log_sender.as_ref())?;
+        let control = control(admin_listener, office)?;
         signal.advance(Phase::Serving);
         metrics.set_phase(&Phase::NAMES, Phase::Serving.name());
         Ok(Self {
@@ -188,25 +188,20 @@ impl App {
 
     fn enter(&self, phase: Phase) {
         tracing::info!(phase = phase.name(), "phase changed");
+        let before = *self.signal.follow().borrow();
         self.signal.advance(phase);
         self.metrics.set_phase(&Phase::NAMES, phase.name());
-        self.publisher.note(
-            "phase",
-            None,
-            String::new(),
-            phase.name().to_owned(),
-            "signal",
-        );
+        self.publisher
+            .note("phase", None, before.name(), phase.name());
     }
 }
 
 fn spawn_workers(
-    mut bound: Vec<Bound>,
+    bound: &mut [Bound],
     workers: usize,
-    publisher: &Arc<Publisher>,
-    metrics: &Arc<Metrics>,
+    office: &Office,
     signal: &Signal,
-    log: Option<std::sync::mpsc::SyncSender<Vec<u8>>>,
+    log: Option<&std::sync::mpsc::SyncSender<Vec<u8>>>,
 ) -> anyhow::Result<(Vec<JoinHandle<()>>, oneshot::Receiver<()>)> {
     let (crew, mailboxes) = Crew::new(workers);
     let turns = Arc::new(Turns::default());
@@ -224,10 +219,10 @@ fn spawn_workers(
                 .collect(),
             crew: crew.clone(),
             mailbox,
-            publisher: publisher.clone(),
+            publisher: office.publisher.clone(),
             turns: turns.clone(),
-            shard: metrics.shard(index),
-            log: log.clone(),
+            shard: office.metrics.shard(index),
+            log: log.cloned(),
             phase: signal.follow(),
             seed: seed(index),
         };
@@ -235,7 +230,10 @@ fn spawn_workers(
         let thread = thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                if let Err(error) = worker::run(setup, move || drop(started.send(()))) {
+                if let Err(error) = worker::run(setup, move || {
+                    // Nobody listens any more if another worker could not start.
+                    let _ = started.send(());
+                }) {
                     tracing::error!(%error, worker = index, "worker ended");
                 }
                 drop(done);

@@ -86,6 +86,12 @@ impl Record {
         });
     }
 
+    /// What the request sees of the config.
+    #[must_use]
+    pub fn view(&self) -> &Rc<View> {
+        &self.view
+    }
+
     /// The request id.
     #[must_use]
     pub fn request_id(&self) -> &HeaderValue {

@@ -128,8 +128,8 @@ impl Proxy {
         if let Some(log) = &self.log {
             record.keep_for_log(log.clone(), head.method.clone(), head.uri.path().to_owned());
         }
-        match self.travel(client, &view, &mut record, head, body).await {
-            Ok((head, source, hold)) => self.reply(client, record, head, source, hold),
+        match self.travel(client, &mut record, head, body).await {
+            Ok(onward) => self.reply(client, record, onward),
             Err(error) => self.refuse(client, record, error),
         }
     }
@@ -145,16 +145,20 @@ impl Proxy {
     async fn travel(
         &self,
         client: &Client,
-        view: &View,
         record: &mut Record,
         mut head: Parts,
         body: RequestBody,
-    ) -> Result<(http::response::Parts, Source, Option<Kept>), ProxyError> {
+    ) -> Result<Onward, ProxyError> {
+        let view = record.view().clone();
         let Client { peer, exchange, .. } = client;
-        if let Checked::AnswerOptions = self.check(client, view, &head)? {
-            return Ok((options_reply(), Source::Empty, None));
+        if let Checked::AnswerOptions = self.check(client, &view, &head)? {
+            return Ok(Onward {
+                head: options_reply(),
+                source: Source::Empty,
+                kept: None,
+            });
         }
-        let decision = self.decide(view, peer, &head); // 5
+        let decision = self.decide(&view, peer, &head); // 5
         record.decided(decision);
         let upgrade = headers::upgrade(head.version, &head.headers); // 6
         let switching = upgrade.is_some();
@@ -182,16 +186,17 @@ impl Proxy {
             let name = HeaderValue::from_static(decision.side.name());
             head.headers.insert(X_CUTOVER_PATH, name);
         }
-        Ok((
+        let kept = Kept {
+            hold,
+            keeps_for: keeps_for.map(keep_span),
+            switched,
+            side: decision.side,
+        };
+        Ok(Onward {
             head,
             source,
-            Some(Kept {
-                hold,
-                keeps_for,
-                switched,
-                side: decision.side,
-            }),
-        ))
+            kept: Some(kept),
+        })
     }
 
     fn check(&self, client: &Client, view: &View, head: &Parts) -> Result<Checked, ProxyError> {
@@ -261,60 +266,49 @@ impl Proxy {
     }
 
     /// 8 and 10: the reply goes back, and is recorded when it has ended.
-    fn reply(
-        &self,
-        client: &Client,
-        mut record: Record,
-        mut head: http::response::Parts,
-        source: Source,
-        kept: Option<Kept>,
-    ) -> ClientReply {
+    fn reply(&self, client: &Client, mut record: Record, onward: Onward) -> ClientReply {
+        let Onward {
+            mut head,
+            source,
+            kept,
+        } = onward;
         record.code = head.status.as_u16();
         if self.phase.get().is_ending() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             head.headers.insert(CONNECTION, CLOSE);
         }
+        let is_whole = matches!(source, Source::Empty | Source::One(_));
         let tail = match kept {
-            Some(kept) if kept.switched => match kept.hold.into_tunnel() {
-                Some((connection, slot)) => {
+            Some(Kept {
+                hold,
+                switched: true,
+                side,
+                ..
+            }) => {
+                if let Some((connection, slot)) = hold.into_tunnel() {
                     let record = record.into_tunnel(slot);
-                    let agreed = Agreed {
+                    *client.tunnel.borrow_mut() = Some(Agreed {
                         connection,
                         record,
-                        side: kept.side,
-                    };
-                    *client.tunnel.borrow_mut() = Some(agreed);
-                    Settlement::Elsewhere
+                        side,
+                    });
                 }
-                None => Settlement::Open { record, hold: None },
-            },
+                Settlement::Elsewhere
+            }
             Some(Kept {
                 hold, keeps_for, ..
-            }) => {
-                return self.reply_held(client, record, (head, source), (hold, keeps_for));
+            }) if is_whole && !client.exchange.is_uploading() => {
+                // Its connection may serve the next request while this reply is written.
+                hold.give_back(keeps_for);
+                Settlement::Open { record, hold: None }
             }
+            Some(Kept {
+                hold, keeps_for, ..
+            }) => Settlement::Open {
+                record,
+                hold: Some((hold, keeps_for)),
+            },
             None => Settlement::Open { record, hold: None },
         };
-        Response::from_parts(head, ReplyBody::new(source, client.exchange.clone(), tail))
-    }
-
-    fn reply_held(
-        &self,
-        client: &Client,
-        record: Record,
-        (head, source): (http::response::Parts, Source),
-        (hold, keeps_for): (Hold, Option<u64>),
-    ) -> ClientReply {
-        let hold = match source {
-            // It came whole: its connection may serve the next request while this one is written.
-            Source::Empty | Source::One(_) if !client.exchange.is_uploading() => {
-                hold.give_back(keeps_for.map(keep_span));
-                None
-            }
-            Source::Empty | Source::One(_) | Source::Stream { .. } | Source::Failed(_) => {
-                Some((hold, keeps_for.map(keep_span)))
-            }
-        };
-        let tail = Settlement::Open { record, hold };
         Response::from_parts(head, ReplyBody::new(source, client.exchange.clone(), tail))
     }
 
@@ -343,10 +337,17 @@ impl Proxy {
     }
 }
 
-/// What a reply keeps until its end.
+/// A reply on its way to the client.
+struct Onward {
+    head: http::response::Parts,
+    source: Source,
+    kept: Option<Kept>,
+}
+
+/// What a backend's reply keeps until its end.
 struct Kept {
     hold: Hold,
-    keeps_for: Option<u64>,
+    keeps_for: Option<Span>,
     switched: bool,
     side: Side,
 }

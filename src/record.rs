@@ -29,11 +29,9 @@ pub struct Change<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<&'a str>,
     /// Before.
-    pub from: String,
+    pub from: &'a str,
     /// After.
-    pub to: String,
-    /// Why, or on whose behalf: `file`, `signal`.
-    pub by: &'a str,
+    pub to: &'a str,
     /// The hash of the config file in force.
     pub config: &'a str,
 }
@@ -84,9 +82,8 @@ mod tests {
             time: now(),
             what: "weight",
             route: Some("orders"),
-            from: "0".to_owned(),
-            to: "0.1".to_owned(),
-            by: "file",
+            from: "0",
+            to: "0.1",
             config: "00",
         };
         for _ in 0..2 {

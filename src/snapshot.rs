@@ -112,13 +112,7 @@ impl Publisher {
         };
         let first = publisher.current();
         publisher.put_in_force(&first);
-        publisher.note(
-            "start",
-            None,
-            String::new(),
-            first.config.weight.to_string(),
-            "file",
-        );
+        publisher.note("start", None, "", &first.config.weight.to_string());
         Ok(publisher)
     }
 
@@ -212,7 +206,7 @@ impl Publisher {
         let (from, to) = (&old.config.hash, &new.config.hash);
         tracing::info!(from, to, weight = %new.config.weight, "config applied");
         if from != to {
-            self.note("config", None, from.clone(), to.clone(), "file");
+            self.note("config", None, from, to);
         }
         for target in new.rules.targets() {
             let before = old.rules.targets().find(|old| old.name == target.name);
@@ -222,13 +216,13 @@ impl Publisher {
                 let route = target.name.as_str();
                 tracing::info!(route, from = %before, to = %after, "weight changed");
                 let (before, after) = (before.to_string(), after.to_string());
-                self.note("weight", Some(route), before, after, "file");
+                self.note("weight", Some(route), &before, &after);
             }
         }
     }
 
-    /// Appends to the change log.
-    pub fn note(&self, what: &str, route: Option<&str>, from: String, to: String, by: &str) {
+    /// Appends to the change log what changed, from what, to what.
+    pub fn note(&self, what: &str, route: Option<&str>, from: &str, to: &str) {
         let config = &self.current().config.hash;
         let change = Change {
             time: now(),
@@ -236,7 +230,6 @@ impl Publisher {
             route,
             from,
             to,
-            by,
             config,
         };
         self.changes

@@ -31,7 +31,7 @@ pub fn read_token(file: &Path) -> anyhow::Result<String> {
 }
 
 /// Refuses what a browser was tricked into sending, and changes without the right to make them.
-pub(crate) fn check(office: &Office, head: &Parts) -> Result<(), Answer> {
+pub(crate) fn check(office: &Office, head: &Parts) -> Result<(), Box<Answer>> {
     if office.is_private && !is_local_host(&head.headers) {
         // DNS rebinding: a foreign name that was made to point here.
         return refuse(
@@ -79,8 +79,8 @@ pub(crate) fn check(office: &Office, head: &Parts) -> Result<(), Answer> {
     }
 }
 
-fn refuse(status: StatusCode, detail: &str) -> Result<(), Answer> {
-    Err(problem(status, detail))
+fn refuse(status: StatusCode, detail: &str) -> Result<(), Box<Answer>> {
+    Err(Box::new(problem(status, detail)))
 }
 
 fn is_local_host(headers: &HeaderMap) -> bool {

@@ -177,7 +177,7 @@ pub type Answer = Response<Full<Bytes>>;
 async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     if let Err(refused) = guard::check(office, &head) {
-        return refused;
+        return *refused;
     }
     let read = async {
         // A body that is broken, late or too large is nobody's command.

@@ -222,7 +222,7 @@ impl Config {
         })?;
         let beside = path
             .parent()
-            .unwrap_or(Path::new(""))
+            .unwrap_or_else(|| Path::new(""))
             .join(&config.state_dir);
         config.state_dir = beside;
         config.hash = hash(text.as_bytes());

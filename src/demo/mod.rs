@@ -120,7 +120,7 @@ async fn watch(
             _ = tick.tick() => {}
         }
         let now = Seen::of(app, load.counts());
-        if lines % 20 == 0 {
+        if lines.is_multiple_of(20) {
             say("  weight | legacy /s      p95 | async /s      p95  bridge | errors\n")?;
         }
         lines += 1;

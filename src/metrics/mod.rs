@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(metrics.route(DEFAULT_ROUTE), Some(RouteId(0)));
         assert_eq!(metrics.route("a"), metrics.route("a"));
         for index in 0..2 * ROUTES_MAX {
-            metrics.route(&format!("r{index}"));
+            let _ = metrics.route(&format!("r{index}"));
         }
         assert_eq!(metrics.route("one more"), None);
         assert_eq!(metrics.route("a"), Some(RouteId(1)));

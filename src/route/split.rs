@@ -26,9 +26,8 @@ pub fn side(weight: Weight, bucket: u32) -> Side {
 /// The bucket of turn `turn` of the even spread.
 #[must_use]
 pub fn spread(turn: u64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
-    let bucket = (turn.wrapping_mul(GOLDEN) >> 32) as u32;
-    bucket
+    // The upper half of 64 bits.
+    (turn.wrapping_mul(GOLDEN) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! instructions: it is the queue that makes such a request wait, not the lock.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -255,8 +256,8 @@ where
     }
 
     fn call(&mut self, request: Q) -> Self::Future {
-        match self.admission.gate.enter() {
-            Entry::Free(slot) => AdmitFuture::Calling {
+        let stage = match self.admission.gate.enter() {
+            Entry::Free(slot) => Stage::Calling {
                 slot: Some(slot),
                 future: self.inner.call(request),
             },
@@ -265,7 +266,7 @@ where
                     .exchange()
                     .timer
                     .arm(Phase::Upstream, self.admission.timeout);
-                AdmitFuture::Waiting {
+                Stage::Waiting {
                     wait,
                     since: Instant::now(),
                     side: self.admission.side,
@@ -273,22 +274,32 @@ where
                     inner: self.inner.clone(),
                 }
             }
-            Entry::Full => AdmitFuture::Shed,
-        }
+            Entry::Full => Stage::Shed,
+        };
+        AdmitFuture { stage }
     }
 }
 
 pin_project! {
     /// A request on its way through the gate.
-    #[project = AdmitProjection]
-    #[derive(Debug)]
-    pub enum AdmitFuture<S: Service<Q>, Q> {
-        /// In the queue.
+    pub struct AdmitFuture<S: Service<Q>, Q> {
+        #[pin]
+        stage: Stage<S, Q>,
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    enum Stage<S: Service<Q>, Q> {
         Waiting { wait: Wait, since: Instant, side: Side, request: Option<Q>, inner: S },
-        /// Let in.
         Calling { slot: Option<Slot>, #[pin] future: S::Future },
-        /// The queue was full.
         Shed,
+    }
+}
+
+impl<S: Service<Q>, Q> fmt::Debug for AdmitFuture<S, Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdmitFuture").finish_non_exhaustive()
     }
 }
 
@@ -299,13 +310,14 @@ where
 {
     type Output = Result<Admitted<S::Response>, ProxyError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = self.project().stage;
         loop {
-            match self.as_mut().project() {
-                AdmitProjection::Shed => {
+            match stage.as_mut().project() {
+                StageProjection::Shed => {
                     return Poll::Ready(Err(ProxyError::Path(PathFault::Shed)));
                 }
-                AdmitProjection::Waiting {
+                StageProjection::Waiting {
                     wait,
                     since,
                     side,
@@ -332,12 +344,12 @@ where
                     };
                     let request = request.take().expect("taken only on leaving the queue");
                     let future = inner.call(request);
-                    self.set(Self::Calling {
+                    stage.set(Stage::Calling {
                         slot: Some(slot),
                         future,
                     });
                 }
-                AdmitProjection::Calling { slot, future } => {
+                StageProjection::Calling { slot, future } => {
                     let done = std::task::ready!(future.poll(cx));
                     let slot = slot.take().expect("a future is not polled after its end");
                     return Poll::Ready(done.map(|reply| Admitted { reply, slot }));

@@ -468,7 +468,7 @@ mod tests {
         let many = ["host: a", "b: 1", "c: 1", "d: 1", "e: 1", "f: 1"];
         refused("GET /", &many, ClientFault::HeadTooLarge);
         passes("GET /", &many[..5]);
-        let via = format!("via: {}", vec!["1.1 cutover"; VIA_HOPS_MAX].join(", "));
+        let via = format!("via: {}", ["1.1 cutover"; VIA_HOPS_MAX].join(", "));
         refused("GET /", &["host: a", &via], ClientFault::Loop);
         passes("GET /", &["host: a", "via: 1.1 cutover, 1.0 other"]);
     }
