@@ -253,23 +253,16 @@ impl Drop for OpenTunnel {
 
 /// What a reply settles at its end.
 #[derive(Debug)]
-pub enum Settlement {
-    /// Its record, and what it still holds, with how long the backend keeps its connection.
-    Open {
-        /// The record.
-        record: Record,
-        /// The connection and the slot.
-        hold: Option<(Hold, Option<Span>)>,
-    },
-    /// The record went with a tunnel.
-    Elsewhere,
+pub struct Settlement {
+    /// The record.
+    pub record: Record,
+    /// The connection and the slot, while they are held, and how long the backend keeps the first.
+    pub hold: Option<(Hold, Option<Span>)>,
 }
 
 impl Tail for Settlement {
     fn end(self, end: End, bytes: u64) {
-        let Self::Open { record, hold } = self else {
-            return;
-        };
+        let Self { record, hold } = self;
         if let Some((hold, keeps_for)) = hold
             && end == End::Complete
             && !record.exchange.is_uploading()

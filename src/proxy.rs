@@ -277,7 +277,7 @@ impl Proxy {
             head.headers.insert(CONNECTION, CLOSE);
         }
         let is_whole = matches!(source, Source::Empty | Source::One(_));
-        let tail = match kept {
+        let hold = match kept {
             Some(Kept {
                 hold,
                 switched: true,
@@ -292,24 +292,26 @@ impl Proxy {
                         side,
                     });
                 }
-                Settlement::Elsewhere
+                let body = ReplyBody::new(source, client.exchange.clone(), None);
+                return Response::from_parts(head, body);
             }
             Some(Kept {
                 hold, keeps_for, ..
             }) if is_whole && !client.exchange.is_uploading() => {
                 // Its connection may serve the next request while this reply is written.
                 hold.give_back(keeps_for);
-                Settlement::Open { record, hold: None }
+                None
             }
             Some(Kept {
                 hold, keeps_for, ..
-            }) => Settlement::Open {
-                record,
-                hold: Some((hold, keeps_for)),
-            },
-            None => Settlement::Open { record, hold: None },
+            }) => Some((hold, keeps_for)),
+            None => None,
         };
-        Response::from_parts(head, ReplyBody::new(source, client.exchange.clone(), tail))
+        let tail = Settlement { record, hold };
+        Response::from_parts(
+            head,
+            ReplyBody::new(source, client.exchange.clone(), Some(tail)),
+        )
     }
 
     /// A reply of the proxy itself.
@@ -331,8 +333,12 @@ impl Proxy {
         }
         let text = format!("{}\n", refusal.sentence);
         let (head, ()) = response.into_parts();
-        let tail = Settlement::Open { record, hold: None };
-        let body = ReplyBody::new(Source::One(text.into()), client.exchange.clone(), tail);
+        let tail = Settlement { record, hold: None };
+        let body = ReplyBody::new(
+            Source::One(text.into()),
+            client.exchange.clone(),
+            Some(tail),
+        );
         Response::from_parts(head, body)
     }
 }

@@ -211,13 +211,13 @@ impl<T: Tail> fmt::Debug for ReplyBody<T> {
 }
 
 impl<T: Tail> ReplyBody<T> {
-    /// The body `source`; `tail` learns how it ended.
-    pub fn new(source: Source, exchange: Rc<Exchange>, tail: T) -> Self {
+    /// The body `source`; `tail`, if there is one, learns how it ended.
+    pub fn new(source: Source, exchange: Rc<Exchange>, tail: Option<T>) -> Self {
         Self {
             source,
             exchange,
             bytes: 0,
-            tail: Some(tail),
+            tail,
         }
     }
 
