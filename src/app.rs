@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::access_log;
-use crate::admin::{self, Office};
+use crate::admin;
+use crate::admin::office::Office;
 use crate::config::{Config, ConfigError};
 use crate::drain::{Phase, Signal};
 use crate::listen::{self, Bound, Crew};

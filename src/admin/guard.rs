@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::admin::{Answer, Office, problem};
+use crate::admin::office::{Answer, Office, problem};
 
 /// The shortest token: below it guessing is too easy.
 const TOKEN_MIN: usize = 16;

@@ -6,19 +6,18 @@
 //! local, and changes are POSTs of JSON without a foreign origin, with the token where one is set.
 
 pub mod guard;
+pub mod office;
 pub mod status;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,11 +27,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::admin::office::{Answer, Office, json, not_allowed, problem, reply, text};
 use crate::config::Admin;
 use crate::config::values::AdminAddress;
-use crate::drain::Follower;
-use crate::metrics::Metrics;
-use crate::snapshot::Publisher;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -44,21 +41,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_MAX: usize = 64 * 1024;
 /// How long accepting pauses after a failure.
 const BACK_OFF: Duration = Duration::from_millis(100);
-
-/// What the admin API shows and changes.
-#[derive(Clone, Debug)]
-pub struct Office {
-    /// The config in force.
-    pub publisher: Arc<Publisher>,
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// The process's phase.
-    pub phase: Follower,
-    /// When the process started.
-    pub started: SystemTime,
-    /// Whether only this host can reach the listener.
-    pub is_private: bool,
-}
 
 /// A bound admin listener.
 #[derive(Debug)]
@@ -171,9 +153,6 @@ where
     });
 }
 
-/// What a request gets.
-pub type Answer = Response<Full<Bytes>>;
-
 async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     if let Err(refused) = guard::check(office, &head) {
@@ -239,40 +218,4 @@ async fn reload(office: &Office) -> Answer {
         Ok(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
         Err(_panicked) => problem(StatusCode::INTERNAL_SERVER_ERROR, "The reload panicked."),
     }
-}
-
-fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    reply(status, "text/plain; charset=utf-8", body)
-}
-
-fn json(value: &serde_json::Value) -> Answer {
-    reply(StatusCode::OK, "application/json", value.to_string())
-}
-
-fn not_allowed(methods: &'static str) -> Answer {
-    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "The method does not fit.");
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(methods));
-    response
-}
-
-/// An RFC 9457 problem document.
-fn problem(status: StatusCode, detail: &str) -> Answer {
-    let document = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    reply(status, "application/problem+json", document.to_string())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::admin::Office;
+use crate::admin::office::Office;
 use crate::error::{ClientFault, PathFault};
 use crate::metrics::shard::{Observed, SideCells};
 use crate::vocab::{RouteId, Side};

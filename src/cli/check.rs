@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::{Global, print};
+use crate::cli::global::{Global, print};
 use crate::config::Config;
 
 /// `cutover check [FILE]`

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Global, print};
+use crate::cli::global::{Global, print};
 use crate::config::Config;
 use crate::route::split;
 use crate::route::sticky::{Salt, bucket};

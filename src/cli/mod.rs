@@ -4,18 +4,16 @@ mod admin_client;
 mod check;
 mod demo;
 mod explain;
+mod global;
 mod run;
 mod status;
 mod weight;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::Config;
-use crate::config::values::AdminAddress;
+use crate::cli::global::Global;
 
 /// Moves live traffic from a legacy backend to its successor without losing a request.
 #[derive(Debug, Parser)]
@@ -25,23 +23,6 @@ pub struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// What every command takes.
-#[derive(Debug, Args)]
-struct Global {
-    /// The config file.
-    #[arg(
-        long,
-        global = true,
-        env = "CUTOVER_CONFIG",
-        default_value = "cutover.toml"
-    )]
-    config: PathBuf,
-    /// The running proxy's admin address, such as 127.0.0.1:9900 or unix:/run/cutover.sock; the
-    /// config's by default.
-    #[arg(long, global = true, env = "CUTOVER_ADMIN")]
-    admin: Option<AdminAddress>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,28 +56,5 @@ impl Cli {
             Command::Weight(command) => command.run(&global),
             Command::Explain(command) => command.run(&global),
         }
-    }
-}
-
-impl Global {
-    /// Where the running proxy's admin listener is.
-    fn admin(&self) -> anyhow::Result<AdminAddress> {
-        match &self.admin {
-            Some(address) => Ok(address.clone()),
-            None => {
-                let config = Config::load(&self.config)
-                    .context("no --admin is given, and the config does not tell the address")?;
-                Ok(config.admin.address)
-            }
-        }
-    }
-}
-
-/// A result goes to standard output; a closed pipe there ends the program quietly.
-fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("can't write to standard output"),
     }
 }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Outcome};
-use crate::cli::Global;
+use crate::cli::global::Global;
 use crate::config::Config;
 
 /// Exit code of a drain that had to cut something off.

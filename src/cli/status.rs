@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::{Global, admin_client, print};
+use crate::cli::admin_client;
+use crate::cli::global::{Global, print};
 
 /// How often `--watch` asks.
 const INTERVAL: Duration = Duration::from_secs(1);

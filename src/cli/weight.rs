@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::Instant;
 
-use crate::cli::{Global, admin_client, print};
+use crate::cli::admin_client;
+use crate::cli::global::{Global, print};
 use crate::config::{Config, edit, hash};
 use crate::vocab;
 

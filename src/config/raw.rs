@@ -13,7 +13,7 @@ use crate::config::values::{
     AdminAddress, Endpoint, ForceFrom, HeaderCase, LogFormat, LogTarget, Share, Size, Time,
 };
 
-/// Everything in a file, each value sound by itself; [`crate::config`] checks them together.
+/// Everything in a file, each value sound by itself; the config checks them together.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) async_weight: Share,

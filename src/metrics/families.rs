@@ -7,8 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use crate::error::{ClientFault, PathFault};
-use crate::metrics::Shared;
-use crate::metrics::shard::{BOUNDS, Observed, RouteCells, Shard, SideCells};
+use crate::metrics::shard::{BOUNDS, Observed, RouteCells, Shard, Shared, SideCells};
 use crate::vocab::{Reason, RouteId, Side};
 
 /// Everything that the shards hold: name, help.

@@ -15,7 +15,7 @@ use prometheus::{
 };
 
 use crate::metrics::families::Families;
-use crate::metrics::shard::Shard;
+use crate::metrics::shard::{Shard, Shared};
 use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, RouteId, Side, Weight};
 
 /// All metrics of one process; built once and passed in.
@@ -29,23 +29,6 @@ pub struct Metrics {
     reload_timestamp: Gauge,
     config_hash: IntGaugeVec,
     drain_phase: IntGaugeVec,
-}
-
-/// What a scrape reads beside the registry's own metrics.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) shards: Vec<Arc<Shard>>,
-    pub(crate) waiting: PerSide<Arc<AtomicUsize>>,
-    routes: Mutex<Vec<String>>,
-}
-
-impl Shared {
-    pub(crate) fn route_names(&self) -> Vec<String> {
-        self.routes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
 }
 
 impl Metrics {

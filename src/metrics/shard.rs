@@ -5,7 +5,7 @@
 //! its own, indexed by path, route and code, and the scrape sums the shards. All orderings are
 //! relaxed: a scrape may see one counter a moment before another, never a wrong value.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -295,6 +295,23 @@ impl Shard {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         endpoints.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// What a scrape reads beside the registry's own metrics.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) waiting: PerSide<Arc<AtomicUsize>>,
+    pub(crate) routes: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    pub(crate) fn route_names(&self) -> Vec<String> {
+        self.routes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

@@ -3,14 +3,14 @@
 //! Pure: the even spread's draw comes in as an argument, so each rule is tested as a table.
 //! Precedence for one request: route pin > forced by header > sticky key > even spread.
 
+pub mod head;
 pub mod split;
 pub mod sticky;
 pub mod template;
 
-use std::net::IpAddr;
+use http::{HeaderName, Method};
 
-use http::{HeaderMap, HeaderName, Method};
-
+use crate::route::head::Head;
 use crate::route::sticky::{Key, Salt};
 use crate::route::template::Pattern;
 use crate::vocab::{Reason, RouteId, Side, Weight};
@@ -71,21 +71,6 @@ pub struct Force {
     pub header: HeaderName,
     /// Whether anyone may use it, not only a trusted proxy.
     pub from_anyone: bool,
-}
-
-/// What a decision looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
-    /// Method, as received.
-    pub method: &'a Method,
-    /// Path, as received, without the query.
-    pub path: &'a str,
-    /// Header fields.
-    pub headers: &'a HeaderMap,
-    /// The client's address, as far as trusted proxies vouch for it.
-    pub client: IpAddr,
-    /// Whether the peer is a trusted proxy.
-    pub trusted: bool,
 }
 
 /// Where a request goes, and why.
@@ -167,7 +152,7 @@ impl Rules {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
 

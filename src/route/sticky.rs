@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use http::header::{COOKIE, HeaderName};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use crate::route::Head;
+use crate::route::head::Head;
 
 /// What makes the split sticky.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,67 @@
+//! What the admin API shows and changes, and the kinds of answer that it gives.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::drain::Follower;
+use crate::metrics::Metrics;
+use crate::snapshot::Publisher;
+
+/// What the admin API shows and changes.
+#[derive(Clone, Debug)]
+pub struct Office {
+    /// The config in force.
+    pub publisher: Arc<Publisher>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The process's phase.
+    pub phase: Follower,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Whether only this host can reach the listener.
+    pub is_private: bool,
+}
+
+/// What a request gets.
+pub type Answer = Response<Full<Bytes>>;
+
+pub(crate) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    reply(status, "text/plain; charset=utf-8", body)
+}
+
+pub(crate) fn json(value: &serde_json::Value) -> Answer {
+    reply(StatusCode::OK, "application/json", value.to_string())
+}
+
+pub(crate) fn not_allowed(methods: &'static str) -> Answer {
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "The method does not fit.");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+/// An RFC 9457 problem document.
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Answer {
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    reply(status, "application/problem+json", document.to_string())
+}

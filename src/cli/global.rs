@@ -1,0 +1,49 @@
+//! What every command takes, and how each prints its result.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::config::Config;
+use crate::config::values::AdminAddress;
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The config file.
+    #[arg(
+        long,
+        global = true,
+        env = "CUTOVER_CONFIG",
+        default_value = "cutover.toml"
+    )]
+    pub(crate) config: PathBuf,
+    /// The running proxy's admin address, such as 127.0.0.1:9900 or unix:/run/cutover.sock; the
+    /// config's by default.
+    #[arg(long, global = true, env = "CUTOVER_ADMIN")]
+    pub(crate) admin: Option<AdminAddress>,
+}
+
+impl Global {
+    /// Where the running proxy's admin listener is.
+    pub(crate) fn admin(&self) -> anyhow::Result<AdminAddress> {
+        match &self.admin {
+            Some(address) => Ok(address.clone()),
+            None => {
+                let config = Config::load(&self.config)
+                    .context("no --admin is given, and the config does not tell the address")?;
+                Ok(config.admin.address)
+            }
+        }
+    }
+}
+
+/// A result goes to standard output; a closed pipe there ends the program quietly.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("can't write to standard output"),
+    }
+}
