@@ -11,6 +11,8 @@ use http::{HeaderValue, StatusCode};
 pub enum ClientFault {
     /// The request breaks a rule of RFC 9110 or 9112 or an own strict check.
     BadRequest,
+    /// The HTTP version is neither 1.0 nor 1.1.
+    Version,
     /// The head is too large or has too many fields.
     HeadTooLarge,
     /// The request target is too long.
@@ -33,8 +35,9 @@ pub enum ClientFault {
 
 impl ClientFault {
     /// All faults, for tables of metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadRequest,
+        Self::Version,
         Self::HeadTooLarge,
         Self::TargetTooLong,
         Self::HeadTimeout,
@@ -51,6 +54,7 @@ impl ClientFault {
     pub const fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Version => "version",
             Self::HeadTooLarge => "head_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::HeadTimeout => "head_timeout",
@@ -197,6 +201,7 @@ fn client_refusal(fault: ClientFault, rule: &'static str) -> Refusal {
         ClientFault::BadRequest | ClientFault::BodyCut | ClientFault::Abort => {
             (StatusCode::BAD_REQUEST, true)
         }
+        ClientFault::Version => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, true),
         ClientFault::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, true),
         ClientFault::TargetTooLong => (StatusCode::URI_TOO_LONG, true),
         ClientFault::HeadTimeout | ClientFault::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, true),
@@ -207,6 +212,7 @@ fn client_refusal(fault: ClientFault, rule: &'static str) -> Refusal {
     let error = match fault {
         ClientFault::Loop => "proxy_loop_detected",
         ClientFault::BadRequest
+        | ClientFault::Version
         | ClientFault::HeadTooLarge
         | ClientFault::TargetTooLong
         | ClientFault::HeadTimeout
@@ -295,11 +301,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_fault_is_never_a_5xx_but_for_a_loop() {
+    fn a_client_fault_is_a_4xx_but_where_the_rfc_has_a_5xx_for_it() {
         for fault in ClientFault::ALL {
             let status = ProxyError::Client(fault, "x").refusal().status;
             assert!(
-                status.is_client_error() || fault == ClientFault::Loop,
+                status.is_client_error()
+                    || matches!(fault, ClientFault::Loop | ClientFault::Version),
                 "{fault:?} {status}"
             );
         }

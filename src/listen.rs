@@ -124,6 +124,7 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Crew {
     loads: Box<[Load]>,
+    open: AtomicUsize,
     accepting: AtomicUsize,
     mailboxes: Vec<mpsc::Sender<Arrival>>,
 }
@@ -142,6 +143,7 @@ pub struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.crew.open.fetch_sub(1, Ordering::Relaxed);
         self.crew.loads[self.worker]
             .0
             .fetch_sub(1, Ordering::Relaxed);
@@ -157,6 +159,7 @@ impl Crew {
         (
             Arc::new(Self {
                 loads,
+                open: AtomicUsize::new(0),
                 accepting: AtomicUsize::new(0),
                 mailboxes,
             }),
@@ -167,10 +170,7 @@ impl Crew {
     /// Open connections of all workers.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.loads
-            .iter()
-            .map(|load| load.0.load(Ordering::Relaxed))
-            .sum()
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Whether any worker may still accept, and so hand over, a connection.
@@ -179,19 +179,23 @@ impl Crew {
         self.accepting.load(Ordering::Acquire) > 0
     }
 
-    /// A seat for a fresh connection that `own` accepted: with the least loaded worker if `own` has
-    /// more than it.
-    fn seat(self: &Arc<Self>, own: usize) -> Seat {
+    /// A seat for a fresh connection that `own` accepted, if fewer than `max` are taken: with the
+    /// least loaded worker if `own` has more than it.
+    fn seat(self: &Arc<Self>, own: usize, max: usize) -> Option<Seat> {
+        let taken = |open: usize| (open < max).then_some(open + 1);
+        self.open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+            .ok()?;
         let load = |worker: usize| self.loads[worker].0.load(Ordering::Relaxed);
         let least = (0..self.loads.len())
             .min_by_key(|worker| load(*worker))
             .unwrap_or(own);
         let worker = if load(own) > load(least) { least } else { own };
         self.loads[worker].0.fetch_add(1, Ordering::Relaxed);
-        Seat {
+        Some(Seat {
             crew: self.clone(),
             worker,
-        }
+        })
     }
 }
 
@@ -243,39 +247,53 @@ impl Acceptor {
     ) {
         let mut stop = std::pin::pin!(stop);
         loop {
-            tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = &mut stop => break,
-                () = self.accept_one(&max, &serve) => {}
-            }
+                accepted = self.accept(&max) => accepted,
+            };
+            // Not under the `select!`: what was accepted is served, whatever begins meanwhile.
+            let seat = self.wait_for_seat(&max).await;
+            self.place(stream, peer, seat, &serve);
         }
         if let Err(error) = deafen(&self.listener) {
             tracing::warn!(%error, "can't hold back handshakes; some may be reset");
         }
         let end = Instant::now() + DEAF;
-        while timeout_at(end, self.accept_one(&|| usize::MAX, &serve))
-            .await
-            .is_ok()
-        {}
+        while let Ok((stream, peer)) = timeout_at(end, self.accept(&|| usize::MAX)).await {
+            let seat = self.wait_for_seat(&|| usize::MAX).await;
+            self.place(stream, peer, seat, &serve);
+        }
     }
 
-    async fn accept_one(
-        &self,
-        max: &impl Fn() -> usize,
-        serve: &impl Fn(TcpStream, SocketAddr, HeaderValue, Seat),
-    ) {
-        if self.crew.connections() >= max() {
+    /// The next connection. Cancel safe.
+    async fn accept(&self, max: &impl Fn() -> usize) -> (TcpStream, SocketAddr) {
+        loop {
+            if self.crew.connections() >= max() {
+                self.shard.connections_held_back.add(1);
+                sleep(BACK_OFF).await;
+                continue;
+            }
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    self.shard.accept_failures.add(1);
+                    tracing::error!(%error, "can't accept connections");
+                    sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    /// Another worker may have taken the last seat meanwhile: the connection then waits here, as
+    /// it would in the accept queue.
+    async fn wait_for_seat(&self, max: &impl Fn() -> usize) -> Seat {
+        loop {
+            if let Some(seat) = self.crew.seat(self.worker, max()) {
+                return seat;
+            }
             self.shard.connections_held_back.add(1);
             sleep(BACK_OFF).await;
-            return;
-        }
-        match self.listener.accept().await {
-            Ok((stream, peer)) => self.place(stream, peer, serve),
-            Err(error) if is_of_connection(&error) => {}
-            Err(error) => {
-                self.shard.accept_failures.add(1);
-                tracing::error!(%error, "can't accept connections");
-                sleep(BACK_OFF).await;
-            }
         }
     }
 
@@ -283,9 +301,9 @@ impl Acceptor {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
+        seat: Seat,
         serve: &impl Fn(TcpStream, SocketAddr, HeaderValue, Seat),
     ) {
-        let seat = self.crew.seat(self.worker);
         let target = seat.worker;
         if target == self.worker {
             serve(stream, peer, self.local.clone(), seat);
@@ -359,7 +377,10 @@ mod tests {
         for connections in [3, 8, 64] {
             let (crew, _mailboxes) = Crew::new(2);
             // The worst case of the kernel's hash: all at one worker.
-            let seats: Vec<Seat> = (0..connections).map(|_| crew.seat(0)).collect();
+            let seats: Vec<Seat> = (0..connections)
+                .filter_map(|_| crew.seat(0, connections))
+                .collect();
+            assert!(crew.seat(0, connections).is_none(), "one too many");
             let loads: Vec<_> = crew
                 .loads
                 .iter()

@@ -1,7 +1,7 @@
 //! Every metric: its name, its help, its labels. No other file names one.
 //!
 //! Workers write their [`shard::Shard`]; the control plane sets the few gauges here. A scrape sums
-//! the shards through one [`Collector`]. Labels come from closed sets only: paths, reasons and
+//! the shards through one collector. Labels come from closed sets only: paths, reasons and
 //! kinds are enums, routes and endpoints come from the config, codes are three digits.
 
 mod families;

@@ -220,6 +220,7 @@ fn client_error(fault: ClientFault) -> ProxyError {
         ClientFault::BodyTimeout => "The request body stopped coming.",
         ClientFault::BodyTooLarge => "The request body is too large.",
         ClientFault::BadRequest
+        | ClientFault::Version
         | ClientFault::HeadTooLarge
         | ClientFault::TargetTooLong
         | ClientFault::HeadTimeout

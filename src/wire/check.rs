@@ -19,7 +19,7 @@ pub const VIA_HOPS_MAX: usize = 8;
 /// What of the head the parser does not show in its header map.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// The head named both a length and a transfer coding.
+    /// A head named two lengths, or a length and a transfer coding.
     pub ambiguous: bool,
     /// The most header fields allowed.
     pub header_count_max: usize,
@@ -87,9 +87,14 @@ fn fields(headers: &HeaderMap, count_max: usize) -> Result<(), Refused> {
 
 /// RFC 9112 section 6: one reading of where the body ends, or none.
 fn framing(headers: &HeaderMap, facts: Facts) -> Result<(), Refused> {
+    if facts.ambiguous {
+        return Err(bad(
+            "Two framing headers (Content-Length, Transfer-Encoding; RFC 9112 6.3).",
+        ));
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
-        if facts.ambiguous || headers.contains_key(CONTENT_LENGTH) {
+        if headers.contains_key(CONTENT_LENGTH) {
             return Err(bad(
                 "Content-Length and Transfer-Encoding together (RFC 9112 6.1).",
             ));

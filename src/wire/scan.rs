@@ -1,11 +1,14 @@
-//! Sees in a request head what the HTTP parser hides: Content-Length beside Transfer-Encoding.
+//! Sees in a request head what the HTTP parser hides: Content-Length twice, or beside
+//! Transfer-Encoding; and why the parser refused a request line.
 //!
 //! RFC 9112 section 6.1 lets a server drop the length and go on, which hyper does before anyone
 //! can look. We refuse such a request, since two readings of one message are how requests are
-//! smuggled. This scanner reads along as bytes come in and remembers whether a head had both. It
+//! smuggled. This scanner reads along as bytes come in and remembers whether a head had two. It
 //! never decides framing: where it loses its place (a request pipelined behind a chunked body in
 //! one segment), hyper's own safe reading stands: the body is chunked, the length is dropped, the
 //! connection closes after the reply.
+
+use memchr::memchr;
 
 /// The names whose meeting in one head is looked for.
 const LENGTH: &[u8] = b"content-length";
@@ -13,6 +16,8 @@ const CODING: &[u8] = b"transfer-encoding";
 
 /// How much of a line that two reads share is kept: enough for either name and a length.
 const CARRY: usize = 48;
+/// The length of `HTTP/1.1`, the end of a request line.
+const VERSION: usize = 8;
 
 /// Where the bytes of one connection stand.
 #[derive(Debug)]
@@ -23,6 +28,16 @@ pub struct HeadScan {
     ambiguous: bool,
     carry: [u8; CARRY],
     carried: usize,
+    version: [u8; VERSION],
+}
+
+/// Why a request line can't be served, where the parser gives no reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFault {
+    /// It has not ended yet.
+    Endless,
+    /// It ends with `HTTP/` and a version that is neither 1.0 nor 1.1.
+    Version,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +59,29 @@ impl Default for HeadScan {
             ambiguous: false,
             carry: [0; CARRY],
             carried: 0,
+            version: [0; VERSION],
         }
     }
 }
 
 impl HeadScan {
-    /// Whether a head of this connection named both a length and a coding.
+    /// What is wrong with the request line that came last, as far as it can be seen here.
+    #[must_use]
+    pub fn line_fault(&self) -> Option<LineFault> {
+        match self.state {
+            State::Head { started: false } => Some(LineFault::Endless),
+            State::Head { started: true } | State::Body { .. } | State::Chunked => {
+                let version = self.version.strip_prefix(b"HTTP/")?;
+                let [major, b'.', minor] = version else {
+                    return None;
+                };
+                let is_version = major.is_ascii_digit() && minor.is_ascii_digit();
+                (is_version && !matches!(version, b"1.0" | b"1.1")).then_some(LineFault::Version)
+            }
+        }
+    }
+
+    /// Whether a head of this connection named two lengths, or a length and a coding.
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {
         self.ambiguous
@@ -67,10 +99,16 @@ impl HeadScan {
         while !bytes.is_empty() {
             match self.state {
                 State::Head { started } => {
-                    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+                    let Some(end) = memchr(b'\n', bytes) else {
+                        if !started {
+                            self.keep_version(bytes);
+                        }
                         self.keep(bytes);
                         return;
                     };
+                    if !started {
+                        self.keep_version(&bytes[..end]);
+                    }
                     self.line(&bytes[..end], started);
                     bytes = &bytes[end + 1..];
                 }
@@ -98,6 +136,14 @@ impl HeadScan {
         self.carried += kept.len();
     }
 
+    /// Keeps the last bytes of a line that comes in pieces, but for its CR.
+    fn keep_version(&mut self, bytes: &[u8]) {
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        let fresh = &bytes[bytes.len().saturating_sub(VERSION)..];
+        self.version.rotate_left(fresh.len());
+        self.version[VERSION - fresh.len()..].copy_from_slice(fresh);
+    }
+
     fn line(&mut self, bytes: &[u8], started: bool) {
         if self.carried == 0 {
             self.field(bytes, started);
@@ -121,6 +167,7 @@ impl HeadScan {
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = value_of(line, LENGTH) {
+                    self.ambiguous |= self.length.is_some();
                     self.length = Some(decimal(value));
                 }
             }
@@ -194,6 +241,35 @@ mod tests {
             "\r\nPOST / HTTP/1.1\nTRANSFER-ENCODING: chunked\nCONTENT-LENGTH: 4\n\n",
             true,
         );
+    }
+
+    #[test]
+    fn two_lengths_are_seen() {
+        check(
+            "POST / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nabcd",
+            true,
+        );
+    }
+
+    #[test]
+    fn the_fault_of_a_request_line_is_told() {
+        for (line, expected) in [
+            ("GET / HTTP/1.1\r\n", None),
+            ("GET / HTTP/1.0\n", None),
+            ("GET / HTTP/1.2\r\n", Some(LineFault::Version)),
+            ("GET / HTTP/2.0\r\nHost: a\r\n", Some(LineFault::Version)),
+            ("GET / http/1.1\r\n", None),
+            ("GET /\r\n", None),
+            ("GET /aaaaaaaaaaaaaaaaa", Some(LineFault::Endless)),
+        ] {
+            for size in 1..=line.len() {
+                let mut scan = HeadScan::default();
+                line.as_bytes()
+                    .chunks(size)
+                    .for_each(|piece| scan.feed(piece));
+                assert_eq!(scan.line_fault(), expected, "{line:?} in pieces of {size}");
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::error::{ClientFault, ProxyError, Refusal};
 use crate::wire::exchange::{Exchange, Stage};
-use crate::wire::scan::HeadScan;
+use crate::wire::scan::{HeadScan, LineFault};
 
 /// Up to this size the pieces of a write are joined.
 const JOIN_MAX: usize = 4096;
@@ -200,7 +200,16 @@ impl ClientSocket {
             return false;
         }
         if !self.refused.get() {
+            let line_fault = self.scan.borrow().line_fault();
             let (fault, rule) = match written.get(9..12) {
+                Some(b"400") if line_fault == Some(LineFault::Version) => (
+                    ClientFault::Version,
+                    "This HTTP version is not served here.",
+                ),
+                Some(b"431") if line_fault == Some(LineFault::Endless) => (
+                    ClientFault::TargetTooLong,
+                    "The request target is too long.",
+                ),
                 Some(b"431") => (ClientFault::HeadTooLarge, "The request head is too large."),
                 Some(b"414") => (
                     ClientFault::TargetTooLong,
