@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use http::response::Parts;
-use http_body::{Body, Frame};
+use http_body::Body;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
@@ -79,15 +79,14 @@ fn whole_or_stream(mut body: Incoming, idle: Span) -> Source {
         Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
             Ok(bytes) if body.is_end_stream() => Source::One(bytes),
             Ok(bytes) => Source::Stream {
-                first: Some(Frame::data(bytes)),
+                first: Some(bytes),
                 body,
                 idle,
             },
-            Err(trailers) => Source::Stream {
-                first: Some(trailers),
-                body,
-                idle,
-            },
+            // Trailers are the last frame; there is no other kind.
+            Err(frame) => frame.into_trailers().map_or(Source::Empty, |trailers| {
+                Source::Trailers(Box::new(trailers))
+            }),
         },
         // hyper tells an error once only: it has to be kept.
         Poll::Ready(Some(Err(error))) => Source::Failed(fault(&error)),

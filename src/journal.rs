@@ -60,8 +60,9 @@ impl Record {
         view: Rc<View>,
         phase: Rc<Cell<Phase>>,
         request_id: HeaderValue,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // Boxed once, as it moves with its reply through several hands.
+        Box::new(Self {
             started: Instant::now(),
             client,
             exchange,
@@ -74,7 +75,7 @@ impl Record {
             error: None,
             is_tunnel: false,
             settled: false,
-        }
+        })
     }
 
     /// Keeps what only the access log needs.
@@ -107,7 +108,7 @@ impl Record {
     }
 
     /// Turns into the record of a tunnel, which holds its slot.
-    pub fn into_tunnel(mut self, slot: Slot) -> Box<dyn FnOnce(End, u64, u64)> {
+    pub fn into_tunnel(mut self: Box<Self>, slot: Slot) -> Box<dyn FnOnce(End, u64, u64)> {
         self.is_tunnel = true;
         let decision = self.decision;
         let shard = self.exchange.shard.clone();
@@ -255,7 +256,7 @@ impl Drop for OpenTunnel {
 #[derive(Debug)]
 pub struct Settlement {
     /// The record.
-    pub record: Record,
+    pub record: Box<Record>,
     /// The connection and the slot, while they are held, and how long the backend keeps the first.
     pub hold: Option<(Hold, Option<Span>)>,
 }

@@ -9,8 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
-use http::request::Parts;
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
@@ -31,6 +30,7 @@ use crate::wire::body::{ReplyBody, RequestBody, Source};
 use crate::wire::check::{self, Checked, Facts};
 use crate::wire::exchange::{Exchange, Upload};
 use crate::wire::headers::{self, Origin, Peer, TRACEPARENT, X_CUTOVER_PATH, X_REQUEST_ID};
+use crate::wire::present::{Field, Present};
 use crate::wire::socket::ClientSocket;
 
 /// What a client gets.
@@ -109,35 +109,35 @@ impl Proxy {
     /// The journey. Never fails: whatever goes wrong becomes a reply.
     pub async fn handle(&self, client: &Client, request: Request<Incoming>) -> ClientReply {
         let view = self.view();
-        let (head, body) = request.into_parts();
         let body_bytes_max = view.snapshot.config.listen.body_bytes;
-        let body = RequestBody::new(body, client.exchange.clone(), body_bytes_max);
-        let upload = if body.is_empty() {
+        let request =
+            request.map(|body| RequestBody::new(body, client.exchange.clone(), body_bytes_max));
+        let is_whole = request.body().is_empty();
+        client.exchange.begin(if is_whole {
             Upload::Complete
         } else {
             Upload::Running
-        };
-        client.exchange.begin(upload);
-        let request_id = self.name_request(&head);
-        let mut record = Record::new(
-            client.peer.address,
-            client.exchange.clone(),
-            view.clone(),
-            self.phase.clone(),
-            request_id,
-        );
+        });
+        let present = Present::of(request.headers());
+        let request_id = self.name_request(&request, present);
+        let (exchange, phase) = (client.exchange.clone(), self.phase.clone());
+        let mut record = Record::new(client.peer.address, exchange, view, phase, request_id);
         if let Some(log) = &self.log {
-            record.keep_for_log(log.clone(), head.method.clone(), head.uri.path().to_owned());
+            let target = request.uri().path().to_owned();
+            record.keep_for_log(log.clone(), request.method().clone(), target);
         }
-        match self.travel(client, &mut record, head, body).await {
+        match self.travel(client, &mut record, request, present).await {
             Ok(onward) => self.reply(client, record, onward),
             Err(error) => self.refuse(client, record, error),
         }
     }
 
     /// 4: a client's request id is kept if it is sound, else made.
-    fn name_request(&self, head: &Parts) -> HeaderValue {
-        match head.headers.get(X_REQUEST_ID) {
+    fn name_request(&self, request: &Request<RequestBody>, present: Present) -> HeaderValue {
+        let given = present
+            .has(Field::RequestId)
+            .then(|| request.headers().get(X_REQUEST_ID));
+        match given.flatten() {
             Some(id) if headers::is_request_id(id) => id.clone(),
             Some(_) | None => self.supplies.ids.request_id(),
         }
@@ -147,26 +147,29 @@ impl Proxy {
         &self,
         client: &Client,
         record: &mut Record,
-        mut head: Parts,
-        body: RequestBody,
+        mut request: Request<RequestBody>,
+        present: Present,
     ) -> Result<Onward, ProxyError> {
-        let view = record.view().clone();
-        let Client { peer, exchange, .. } = client;
-        if let Checked::AnswerOptions = self.check(client, &view, &head)? {
+        let exchange = &client.exchange;
+        if let Checked::AnswerOptions = check(client, record.view(), &request, present)? {
             return Ok(Onward {
                 head: options_reply(),
                 source: Source::Empty,
                 kept: None,
             });
         }
-        let decision = self.decide(&view, peer, &head); // 5
+        let decision = self.decide(record.view(), &client.peer, &request); // 5
         record.decided(decision);
-        let upgrade = headers::upgrade(head.version, &head.headers); // 6
+        let upgrade = headers::upgrade(request.version(), request.headers(), present); // 6
         let switching = upgrade.is_some();
-        self.clean(client, &mut head, upgrade, record.request_id());
-        let path = view.paths.get(decision.side);
+        self.clean(
+            client,
+            &mut request,
+            upgrade,
+            (present, record.request_id()),
+        );
+        let path = record.view().paths.get(decision.side);
         exchange.timer.arm(Wait::Exchange, path.plan.deadline);
-        let request = Request::from_parts(head, body);
         let outbound = Outbound {
             request,
             exchange: exchange.clone(),
@@ -183,13 +186,14 @@ impl Proxy {
         }
         let keeps_for = headers::clean_response(&mut head.headers, switched); // 8
         head.version = Version::HTTP_11;
-        if view.snapshot.config.split.expose_path {
+        if record.view().snapshot.config.split.expose_path {
             let name = HeaderValue::from_static(decision.side.name());
             head.headers.insert(X_CUTOVER_PATH, name);
         }
+        let keeps_for = keeps_for.map(keep_span);
         let kept = Kept {
             hold,
-            keeps_for: keeps_for.map(keep_span),
+            keeps_for,
             switched,
             side: decision.side,
         };
@@ -200,33 +204,14 @@ impl Proxy {
         })
     }
 
-    fn check(&self, client: &Client, view: &View, head: &Parts) -> Result<Checked, ProxyError> {
-        let listen = &view.snapshot.config.listen;
-        let request = check::Request {
-            method: &head.method,
-            uri: &head.uri,
-            version: head.version,
-            headers: &head.headers,
-        };
-        let facts = Facts {
-            ambiguous: client.socket.is_ambiguous(),
-            header_count_max: listen.header_count,
-            body_bytes_max: listen.body_bytes,
-        };
-        check::check(&request, facts).map_err(|(fault, rule)| {
-            client.exchange.blame(fault);
-            ProxyError::Client(fault, rule)
-        })
-    }
-
-    fn decide(&self, view: &View, peer: &Peer, head: &Parts) -> Decision {
+    fn decide(&self, view: &View, peer: &Peer, request: &Request<RequestBody>) -> Decision {
         let trusted = &view.snapshot.config.listen.trusted_proxies;
         let is_trusted = |address| trusted.iter().any(|network| network.contains(&address));
         let asked = Head {
-            method: &head.method,
-            path: head.uri.path(),
-            headers: &head.headers,
-            client: headers::client_address(&head.headers, peer, is_trusted),
+            method: request.method(),
+            path: request.uri().path(),
+            headers: request.headers(),
+            client: headers::client_address(request.headers(), peer, is_trusted),
             trusted: peer.trusted,
         };
         view.snapshot
@@ -237,37 +222,36 @@ impl Proxy {
     fn clean(
         &self,
         client: &Client,
-        head: &mut Parts,
+        request: &mut Request<RequestBody>,
         upgrade: Option<HeaderValue>,
-        request_id: &HeaderValue,
+        (present, request_id): (Present, &HeaderValue),
     ) {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let origin = Origin {
             peer: &client.peer,
-            version: head.version,
-            authority: head.uri.authority().map(http::uri::Authority::as_str),
+            version: request.version(),
+            authority: uri.authority().map(http::uri::Authority::as_str),
             local: &client.local,
-            chunked: head.headers.contains_key(TRANSFER_ENCODING),
+            present,
         };
-        headers::clean_request(&head.method, &mut head.headers, upgrade, &origin);
-        head.headers.insert(X_REQUEST_ID, request_id.clone());
-        if !head
-            .headers
-            .get(TRACEPARENT)
-            .is_some_and(headers::is_traceparent)
-        {
-            head.headers
-                .insert(TRACEPARENT, self.supplies.ids.traceparent());
+        let fields = request.headers_mut();
+        headers::clean_request(&method, fields, upgrade, &origin);
+        fields.insert(X_REQUEST_ID, request_id.clone());
+        let traced = present.has(Field::Traceparent)
+            && fields.get(TRACEPARENT).is_some_and(headers::is_traceparent);
+        if !traced {
+            fields.insert(TRACEPARENT, self.supplies.ids.traceparent());
         }
-        if head.uri.scheme().is_some() {
+        if uri.scheme().is_some() {
             // RFC 9112 section 3.2.1: towards an origin the target is in origin-form.
-            let target = head.uri.path_and_query().cloned();
-            head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+            let target = uri.path_and_query().cloned();
+            *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
         }
-        head.version = Version::HTTP_11;
+        *request.version_mut() = Version::HTTP_11;
     }
 
     /// 8 and 10: the reply goes back, and is recorded when it has ended.
-    fn reply(&self, client: &Client, mut record: Record, onward: Onward) -> ClientReply {
+    fn reply(&self, client: &Client, mut record: Box<Record>, onward: Onward) -> ClientReply {
         let Onward {
             mut head,
             source,
@@ -316,7 +300,7 @@ impl Proxy {
     }
 
     /// A reply of the proxy itself.
-    fn refuse(&self, client: &Client, mut record: Record, error: ProxyError) -> ClientReply {
+    fn refuse(&self, client: &Client, mut record: Box<Record>, error: ProxyError) -> ClientReply {
         let refusal = error.refusal();
         record.code = refusal.status.as_u16();
         record.error = Some(error);
@@ -357,6 +341,31 @@ struct Kept {
     keeps_for: Option<Span>,
     switched: bool,
     side: Side,
+}
+
+fn check(
+    client: &Client,
+    view: &View,
+    request: &Request<RequestBody>,
+    present: Present,
+) -> Result<Checked, ProxyError> {
+    let listen = &view.snapshot.config.listen;
+    let facts = Facts {
+        ambiguous: client.socket.is_ambiguous(),
+        header_count_max: listen.header_count,
+        body_bytes_max: listen.body_bytes,
+    };
+    let request = check::Request {
+        method: request.method(),
+        uri: request.uri(),
+        version: request.version(),
+        headers: request.headers(),
+        present,
+    };
+    check::check(&request, facts).map_err(|(fault, rule)| {
+        client.exchange.blame(fault);
+        ProxyError::Client(fault, rule)
+    })
 }
 
 /// One second less than the backend says: our request must be there before it closes.

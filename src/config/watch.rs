@@ -5,6 +5,7 @@
 //! directory is watched, and the content's hash is polled too. A change counts once two looks in a
 //! row agree, so that a file caught half-written is not read as a whole one.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,9 +64,9 @@ fn watch_directory(file: &Path, events: mpsc::Sender<()>) -> Option<notify::Reco
         Some(parent) if parent != Path::new("") => parent,
         Some(_) | None => Path::new("."),
     };
+    let name = file.file_name().map(OsStr::to_owned);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| event.kind.is_access()) {
-            // Our own reading: to look again because of it would never end.
+        if event.is_ok_and(|event| !is_of_file(&event, name.as_deref())) {
             return;
         }
         // Full: a look is due already.
@@ -79,4 +80,14 @@ fn watch_directory(file: &Path, events: mpsc::Sender<()>) -> Option<notify::Reco
             None
         }
     }
+}
+
+/// Whether an event may be a change of the file. Our own reading is none, or one look would cause
+/// the next; nor is what happens to others in the directory, but for the link that Kubernetes swaps.
+fn is_of_file(event: &notify::Event, name: Option<&OsStr>) -> bool {
+    let is_named = |path: &std::path::PathBuf| {
+        let changed = path.file_name();
+        changed == name || changed == Some(OsStr::new("..data"))
+    };
+    !event.kind.is_access() && event.paths.iter().any(is_named)
 }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -162,13 +163,15 @@ pub enum Source {
     One(Bytes),
     /// A body that streams.
     Stream {
-        /// What was read of it already: a piece, or its trailers.
-        first: Option<Frame<Bytes>>,
+        /// A piece that was read of it already.
+        first: Option<Bytes>,
         /// The rest.
         body: Incoming,
         /// For how long it may stop.
         idle: Span,
     },
+    /// A body without data but with trailers.
+    Trailers(Box<HeaderMap>),
     /// A body that broke at once.
     Failed(PathFault),
 }
@@ -189,6 +192,7 @@ impl fmt::Debug for Source {
             Self::Empty => "Empty",
             Self::One(_) => "One",
             Self::Stream { .. } => "Stream",
+            Self::Trailers(_) => "Trailers",
             Self::Failed(_) => "Failed",
         })
     }
@@ -251,6 +255,11 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
                 this.end(End::Complete);
                 return Poll::Ready(None);
             }
+            Source::Trailers(trailers) => {
+                let trailers = std::mem::take(&mut **trailers);
+                this.end(End::Complete);
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
             Source::Failed(fault) => {
                 let fault = *fault;
                 return this.fail(fault);
@@ -262,9 +271,9 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Source::Stream { first, body, idle } => {
-                if let Some(frame) = first.take() {
-                    this.bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                    return Poll::Ready(Some(Ok(frame)));
+                if let Some(bytes) = first.take() {
+                    this.bytes = bytes.len() as u64;
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
                 (body, *idle)
             }
@@ -300,7 +309,7 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
-            Source::One(_) | Source::Failed(_) => false,
+            Source::One(_) | Source::Trailers(_) | Source::Failed(_) => false,
             Source::Stream { first, body, .. } => first.is_none() && body.is_end_stream(),
         }
     }
@@ -309,7 +318,7 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::One(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Failed(_) => SizeHint::new(),
+            Source::Trailers(_) | Source::Failed(_) => SizeHint::new(),
             Source::Stream {
                 first: None, body, ..
             } => body.size_hint(),
@@ -318,7 +327,7 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
                 body,
                 ..
             } => {
-                let read = first.data_ref().map_or(0, Bytes::len) as u64;
+                let read = first.len() as u64;
                 body.size_hint()
                     .exact()
                     .map_or_else(SizeHint::new, |left| SizeHint::with_exact(read + left))

@@ -4,11 +4,12 @@
 //! ways are how requests get smuggled. So what is ambiguous, or what a backend might read in
 //! another way, ends here: with a 4xx and a closed connection, never forwarded.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, HOST, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::ClientFault;
+use crate::wire::present::{Field, Present};
 
 /// A refusal: what kind of fault, and the sentence that the client reads.
 pub type Refused = (ClientFault, &'static str);
@@ -38,6 +39,8 @@ pub struct Request<'a> {
     pub version: Version,
     /// Header fields.
     pub headers: &'a HeaderMap,
+    /// Which of those that mean something are there.
+    pub present: Present,
 }
 
 /// What a request that passed is.
@@ -54,11 +57,11 @@ pub enum Checked {
 /// # Errors
 /// The fault and the rule that was broken; always the client's.
 pub fn check(request: &Request<'_>, facts: Facts) -> Result<Checked, Refused> {
-    fields(request.headers, facts.header_count_max)?;
-    framing(request.headers, facts)?;
+    fields(request, facts.header_count_max)?;
+    framing(request, facts)?;
     target(request.method, request.uri)?;
     host(request)?;
-    circles(request.headers)?;
+    circles(request)?;
     max_forwards(request)
 }
 
@@ -66,31 +69,32 @@ fn bad(rule: &'static str) -> Refused {
     (ClientFault::BadRequest, rule)
 }
 
-fn fields(headers: &HeaderMap, count_max: usize) -> Result<(), Refused> {
-    if headers.len() > count_max {
+fn fields(request: &Request<'_>, count_max: usize) -> Result<(), Refused> {
+    if request.headers.len() > count_max {
         return Err((
             ClientFault::HeadTooLarge,
             "The request has too many header fields.",
         ));
     }
-    for name in headers.keys() {
+    if request.present.has(Field::Misspelt) {
         // Servers that turn names into variables read `_` as `-` (CGI, RFC 3875 section 4.1.18).
-        match name.as_str() {
-            "content_length" | "transfer_encoding" => {
-                return Err(bad("A framing header is spelt with an underscore."));
-            }
-            _ => {}
-        }
+        return Err(bad("A framing header is spelt with an underscore."));
     }
     Ok(())
 }
 
 /// RFC 9112 section 6: one reading of where the body ends, or none.
-fn framing(headers: &HeaderMap, facts: Facts) -> Result<(), Refused> {
+fn framing(request: &Request<'_>, facts: Facts) -> Result<(), Refused> {
+    let Request {
+        headers, present, ..
+    } = request;
     if facts.ambiguous {
         return Err(bad(
             "Two framing headers (Content-Length, Transfer-Encoding; RFC 9112 6.3).",
         ));
+    }
+    if !present.has(Field::TransferEncoding) && !present.has(Field::ContentLength) {
+        return Ok(());
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
@@ -229,11 +233,12 @@ const fn is_reg_name(byte: u8) -> bool {
 }
 
 /// RFC 9110 section 7.6.3: Via is there so that a proxy can see its own loops.
-fn circles(headers: &HeaderMap) -> Result<(), Refused> {
-    if !headers.contains_key(VIA) {
+fn circles(request: &Request<'_>) -> Result<(), Refused> {
+    if !request.present.has(Field::Via) {
         return Ok(());
     }
-    let hops = headers
+    let hops = request
+        .headers
         .get_all(VIA)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
@@ -266,14 +271,6 @@ fn max_forwards(request: &Request<'_>) -> Result<Checked, Refused> {
     }
 }
 
-/// Whether the client waits for `100 Continue` (RFC 9110 section 10.1.1).
-#[must_use]
-pub fn expects_continue(headers: &HeaderMap) -> bool {
-    headers
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
@@ -303,6 +300,7 @@ mod tests {
                 uri: &uri,
                 version,
                 headers: &headers,
+                present: Present::of(&headers),
             },
             facts,
         )

@@ -11,6 +11,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+use crate::wire::present::{Field, Present};
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -61,15 +63,19 @@ pub struct Origin<'a> {
     pub authority: Option<&'a str>,
     /// Host for a HTTP/1.0 request that has none: the address that the client reached.
     pub local: &'a HeaderValue,
-    /// Whether the body's length is unknown.
-    pub chunked: bool,
+    /// The fields that the head has. That it has a transfer coding means that the body's length is
+    /// unknown.
+    pub present: Present,
 }
 
 /// The protocol that a request asks to switch to, if the proxy would carry it
 /// (RFC 9110 section 7.8): HTTP/1.1, nominated by Connection, without a body, and not `h2c`,
 /// behind which requests would pass unchecked.
 #[must_use]
-pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn upgrade(version: Version, headers: &HeaderMap, present: Present) -> Option<HeaderValue> {
+    if !present.has(Field::Upgrade) {
+        return None;
+    }
     let protocol = headers.get(UPGRADE)?;
     let nominated = || tokens(headers, &CONNECTION).any(|t| t.eq_ignore_ascii_case(b"upgrade"));
     let carried = version == Version::HTTP_11
@@ -90,12 +96,13 @@ pub fn clean_request(
     upgrade: Option<HeaderValue>,
     origin: &Origin<'_>,
 ) {
-    let trailers = headers.contains_key(TE)
+    let present = origin.present;
+    let trailers = present.has(Field::Te)
         && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
-    strip_hop_by_hop(headers);
-    strip_spoofs(headers);
+    strip_hop_by_hop(headers, present);
+    strip_spoofs(headers, present);
     set_host(headers, origin);
-    if origin.chunked {
+    if present.has(Field::TransferEncoding) {
         // RFC 9112 section 6.1: a body of unknown length goes on as chunked, with any method.
         headers.remove(CONTENT_LENGTH);
         headers.insert(TRANSFER_ENCODING, CHUNKED);
@@ -110,7 +117,7 @@ pub fn clean_request(
         headers.append(CONNECTION, CONNECTION_UPGRADE);
     }
     lower_max_forwards(method, headers);
-    set_forwarded(headers, origin.peer);
+    set_forwarded(headers, origin.peer, present);
     // RFC 9110 section 7.6.3: a gateway MUST append its hop.
     let hop = if origin.version == Version::HTTP_10 {
         VIA_10
@@ -123,17 +130,22 @@ pub fn clean_request(
 /// Makes a backend's header fields those that a client gets. `switching`: a 101 that was asked for.
 /// Returns how many seconds the backend says it keeps an idle connection (`Keep-Alive: timeout`).
 pub fn clean_response(headers: &mut HeaderMap, switching: bool) -> Option<u64> {
-    let timeout = headers.get(KEEP_ALIVE).and_then(keep_alive_timeout);
+    let present = Present::of(headers);
+    let timeout = if present.has(Field::KeepAlive) {
+        headers.get(KEEP_ALIVE).and_then(keep_alive_timeout)
+    } else {
+        None
+    };
     let protocol = if switching {
         headers.remove(UPGRADE)
     } else {
         None
     };
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if present.has(Field::TransferEncoding) {
         // RFC 9112 section 6.3: the coding wins; a length beside it must not go on.
         headers.remove(CONTENT_LENGTH);
     }
-    strip_hop_by_hop(headers);
+    strip_hop_by_hop(headers, present);
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, CONNECTION_UPGRADE);
@@ -143,8 +155,8 @@ pub fn clean_response(headers: &mut HeaderMap, switching: bool) -> Option<u64> {
 
 /// RFC 9110 section 7.6.1: Connection, all that each of its lines names, and what is hop-by-hop by
 /// tradition. Framing and Host stay right whatever Connection names (CVE-2026-26365).
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) {
+    if present.has(Field::Connection) {
         let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
             .filter(|token| !token.eq_ignore_ascii_case(b"close"))
             .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"))
@@ -156,24 +168,35 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    for (field, name) in [
+        (Field::KeepAlive, KEEP_ALIVE),
+        (Field::Proxy, PROXY_CONNECTION),
+        (Field::Te, TE),
+        (Field::TransferEncoding, TRANSFER_ENCODING),
+        (Field::Upgrade, UPGRADE),
+    ] {
+        if present.has(field) {
+            headers.remove(name);
+        }
     }
 }
 
 /// What a client may not say to a backend: own markers, `Proxy` (CGI turns it into HTTP_PROXY:
 /// CVE-2016-5385), credentials meant for a proxy, and Expect, which the proxy answers itself.
-fn strip_spoofs(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(OWN_PREFIX))
-        .cloned()
-        .collect();
-    for name in own {
-        headers.remove(name);
+fn strip_spoofs(headers: &mut HeaderMap, present: Present) {
+    if present.has(Field::Own) {
+        let own = |name: &&HeaderName| name.as_str().starts_with(OWN_PREFIX);
+        let own: Vec<HeaderName> = headers.keys().filter(own).cloned().collect();
+        for name in own {
+            headers.remove(name);
+        }
     }
-    for name in [PROXY, PROXY_AUTHORIZATION, EXPECT] {
-        headers.remove(name);
+    if present.has(Field::Proxy) {
+        headers.remove(PROXY);
+        headers.remove(PROXY_AUTHORIZATION);
+    }
+    if present.has(Field::Expect) {
+        headers.remove(EXPECT);
     }
 }
 
@@ -183,7 +206,7 @@ fn set_host(headers: &mut HeaderMap, origin: &Origin<'_>) {
         if let Ok(host) = HeaderValue::from_str(authority) {
             headers.insert(HOST, host);
         }
-    } else if !headers.contains_key(HOST) {
+    } else if !origin.present.has(Field::Host) {
         headers.insert(HOST, origin.local.clone());
     }
 }
@@ -203,17 +226,8 @@ fn lower_max_forwards(method: &Method, headers: &mut HeaderMap) {
 
 /// The Forwarded family: from a trusted proxy it is extended (RFC 7239 section 5.2 and the custom
 /// of X-Forwarded-For), from anyone else replaced, as it is the client's free invention.
-fn set_forwarded(headers: &mut HeaderMap, peer: &Peer) {
-    if peer.trusted {
-        if headers.contains_key(X_FORWARDED_FOR) {
-            headers.append(X_FORWARDED_FOR, peer.address_value.clone());
-        }
-        if headers.contains_key(FORWARDED)
-            && let Ok(element) = HeaderValue::from_str(&forwarded_element(peer.address))
-        {
-            headers.append(FORWARDED, element);
-        }
-    } else {
+fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, present: Present) {
+    if present.has(Field::Forwarded) && !peer.trusted {
         for name in [
             FORWARDED,
             X_FORWARDED_FOR,
@@ -225,11 +239,18 @@ fn set_forwarded(headers: &mut HeaderMap, peer: &Peer) {
         headers.remove(X_FORWARDED_PORT);
         headers.remove(X_REAL_IP);
     }
-    headers
-        .entry(X_FORWARDED_FOR)
-        .or_insert_with(|| peer.address_value.clone());
-    headers.entry(X_FORWARDED_PROTO).or_insert(HTTP);
-    if !headers.contains_key(X_FORWARDED_HOST)
+    let kept = present.has(Field::Forwarded) && peer.trusted;
+    if kept
+        && headers.contains_key(FORWARDED)
+        && let Ok(element) = HeaderValue::from_str(&forwarded_element(peer.address))
+    {
+        headers.append(FORWARDED, element);
+    }
+    headers.append(X_FORWARDED_FOR, peer.address_value.clone());
+    if !(kept && headers.contains_key(X_FORWARDED_PROTO)) {
+        headers.insert(X_FORWARDED_PROTO, HTTP);
+    }
+    if !(kept && headers.contains_key(X_FORWARDED_HOST))
         && let Some(host) = headers.get(HOST).cloned()
     {
         headers.insert(X_FORWARDED_HOST, host);
@@ -346,13 +367,17 @@ mod tests {
     fn cleaned(fields: &[&str], trusted: bool, chunked: bool) -> Vec<String> {
         let mut headers = map(fields);
         let version = Version::HTTP_11;
-        let upgrade = upgrade(version, &headers);
+        if chunked {
+            headers.insert(TRANSFER_ENCODING, CHUNKED);
+        }
+        let present = Present::of(&headers);
+        let upgrade = upgrade(version, &headers, present);
         let origin = Origin {
             peer: &peer(trusted),
             version,
             authority: None,
             local: &HeaderValue::from_static("local:80"),
-            chunked,
+            present,
         };
         clean_request(&Method::OPTIONS, &mut headers, upgrade, &origin);
         let own = [
@@ -481,7 +506,10 @@ mod tests {
 
     #[test]
     fn only_a_real_upgrade_is_carried() {
-        let asked = |fields: &[&str], version| upgrade(version, &map(fields)).is_some();
+        let asked = |fields: &[&str], version| {
+            let headers = map(fields);
+            upgrade(version, &headers, Present::of(&headers)).is_some()
+        };
         let v11 = Version::HTTP_11;
         assert!(asked(
             &["connection: keep-alive, Upgrade", "upgrade: websocket"],

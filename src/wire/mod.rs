@@ -4,6 +4,7 @@ pub mod body;
 pub mod check;
 pub mod exchange;
 pub mod headers;
+pub mod present;
 pub mod scan;
 pub mod socket;
 pub mod upgrade;
