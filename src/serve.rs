@@ -193,21 +193,19 @@ impl ClientConnection {
         } else if self.exchange.is_uploading() {
             // hyper reads, and will see it.
             false
-        } else if timer.is_armed(Phase::Watch) {
-            let look = timer.expired(Phase::Watch);
-            if look {
-                timer.arm(Phase::Watch, Span::ONE);
-            }
-            look && self.socket.is_broken()
-        } else {
+        } else if !timer.is_armed(Phase::Watch) {
+            // Most replies come sooner than the first look, and pay nothing for it.
+            timer.arm(Phase::Watch, Span::ONE);
+            false
+        } else if timer.expired(Phase::Watch) {
+            timer.arm(Phase::Watch, Span::ONE);
             match self.socket.presence(cx) {
                 Presence::Waiting => false,
-                Presence::Silent => {
-                    timer.arm(Phase::Watch, Span::ONE);
-                    false
-                }
+                Presence::Silent => self.socket.is_broken(),
                 Presence::Gone => true,
             }
+        } else {
+            false
         };
         if gone {
             self.exchange.blame(ClientFault::Abort);

@@ -12,6 +12,7 @@ use crate::config::section::{Fault, Faults, Section};
 use crate::config::values::{
     AdminAddress, Endpoint, ForceFrom, HeaderCase, LogFormat, LogTarget, Share, Size, Time,
 };
+use crate::vocab::Weight;
 
 /// Everything in a file, each value sound by itself; the config checks them together.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ pub(crate) fn read<T>(
     build: impl FnOnce(Raw, &Faults<'_>) -> Option<T>,
 ) -> Result<T, Vec<Fault>> {
     let faults = Faults::new(source);
-    let built = document(&faults).and_then(|raw| build(raw, &faults));
+    let built = build(document(&faults), &faults);
     let found = faults.into_found();
     match built {
         Some(built) if found.is_empty() => Ok(built),
@@ -120,7 +121,8 @@ pub(crate) fn read<T>(
     }
 }
 
-fn document<'a>(faults: &'a Faults<'a>) -> Option<Raw> {
+/// A faulty value is recorded and its default taken, so that the rest can still be checked.
+fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let mut file = Section::document(faults);
     let async_weight = file
         .required::<Share>("async_weight")
@@ -137,25 +139,26 @@ fn document<'a>(faults: &'a Faults<'a>) -> Option<Raw> {
     let drain = drain(file.section("drain"));
     let access_log = access_log(file.section("access_log"));
     file.finish();
-    Some(Raw {
-        async_weight: async_weight?,
+    Raw {
+        async_weight: async_weight.unwrap_or(Share(Weight::ZERO)),
         state_dir,
         listen,
         admin,
         legacy,
         async_,
         split,
-        routes: routes.into_iter().collect::<Option<_>>()?,
+        routes: routes.into_iter().flatten().collect(),
         drain,
         access_log,
-    })
+    }
 }
 
 fn listen(mut table: Section<'_>) -> Listen {
     let span = table.span();
+    let given = [table.has("address"), table.has("addresses")];
     let one = table.optional::<SocketAddr>("address");
     let many = table.optional::<Vec<SocketAddr>>("addresses");
-    if one.is_some() == many.is_some() {
+    if given[0] == given[1] {
         table.fault(span, "address", "give either `address` or `addresses`");
     }
     let addresses = match (one, many) {

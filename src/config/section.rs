@@ -117,6 +117,11 @@ impl<'a> Section<'a> {
         Some(self.entries.swap_remove(index).2)
     }
 
+    /// Whether `key` is there, faulty or not.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _, _)| name == key)
+    }
+
     /// Where the table begins.
     pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()
@@ -143,8 +148,7 @@ impl<'a> Section<'a> {
 
     /// The value of `key`, whose absence is a fault.
     pub(crate) fn required<T: DeserializeOwned>(&mut self, key: &str) -> Option<Spanned<T>> {
-        let is_absent = !self.entries.iter().any(|(name, _, _)| name == key);
-        if is_absent {
+        if !self.has(key) {
             self.faults
                 .add(self.span.clone(), self.key(key), "is missing");
         }

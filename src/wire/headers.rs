@@ -69,8 +69,8 @@ pub struct Origin<'a> {
 }
 
 /// The protocol that a request asks to switch to, if the proxy would carry it
-/// (RFC 9110 section 7.8): HTTP/1.1, nominated by Connection, without a body, and not `h2c`,
-/// behind which requests would pass unchecked.
+/// (RFC 9110 section 7.8): HTTP/1.1, nominated by Connection, without a body, one protocol, and not
+/// `h2c`, behind which requests would pass unchecked.
 #[must_use]
 pub fn upgrade(version: Version, headers: &HeaderMap, present: Present) -> Option<HeaderValue> {
     if !present.has(Field::Upgrade) {
@@ -80,7 +80,8 @@ pub fn upgrade(version: Version, headers: &HeaderMap, present: Present) -> Optio
     let nominated = || tokens(headers, &CONNECTION).any(|t| t.eq_ignore_ascii_case(b"upgrade"));
     let carried = version == Version::HTTP_11
         && headers.get_all(UPGRADE).iter().count() == 1
-        && !protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2c")
+        && !protocol.as_bytes().contains(&b',')
+        && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
         && !headers.contains_key(TRANSFER_ENCODING)
         && headers
             .get(CONTENT_LENGTH)
@@ -521,6 +522,10 @@ mod tests {
             Version::HTTP_10
         ));
         assert!(!asked(&["connection: upgrade", "upgrade: h2c"], v11));
+        assert!(!asked(
+            &["connection: upgrade", "upgrade: websocket, h2c"],
+            v11
+        ));
         let with_body = [
             "connection: upgrade",
             "upgrade: websocket",

@@ -29,6 +29,8 @@ pub struct HeadScan {
     carry: [u8; CARRY],
     carried: usize,
     version: [u8; VERSION],
+    // Of the request line that came last.
+    line_ended: bool,
 }
 
 /// Why a request line can't be served, where the parser gives no reason.
@@ -60,6 +62,7 @@ impl Default for HeadScan {
             carry: [0; CARRY],
             carried: 0,
             version: [0; VERSION],
+            line_ended: false,
         }
     }
 }
@@ -68,17 +71,15 @@ impl HeadScan {
     /// What is wrong with the request line that came last, as far as it can be seen here.
     #[must_use]
     pub fn line_fault(&self) -> Option<LineFault> {
-        match self.state {
-            State::Head { started: false } => Some(LineFault::Endless),
-            State::Head { started: true } | State::Body { .. } | State::Chunked => {
-                let version = self.version.strip_prefix(b"HTTP/")?;
-                let [major, b'.', minor] = version else {
-                    return None;
-                };
-                let is_version = major.is_ascii_digit() && minor.is_ascii_digit();
-                (is_version && !matches!(version, b"1.0" | b"1.1")).then_some(LineFault::Version)
-            }
+        if !self.line_ended {
+            return Some(LineFault::Endless);
         }
+        let version = self.version.strip_prefix(b"HTTP/")?;
+        let [major, b'.', minor] = version else {
+            return None;
+        };
+        let is_version = major.is_ascii_digit() && minor.is_ascii_digit();
+        (is_version && !matches!(version, b"1.0" | b"1.1")).then_some(LineFault::Version)
     }
 
     /// Whether a head of this connection named two lengths, or a length and a coding.
@@ -101,13 +102,13 @@ impl HeadScan {
                 State::Head { started } => {
                     let Some(end) = memchr(b'\n', bytes) else {
                         if !started {
-                            self.keep_version(bytes);
+                            self.keep_version(bytes, false);
                         }
                         self.keep(bytes);
                         return;
                     };
                     if !started {
-                        self.keep_version(&bytes[..end]);
+                        self.keep_version(&bytes[..end], true);
                     }
                     self.line(&bytes[..end], started);
                     bytes = &bytes[end + 1..];
@@ -136,8 +137,14 @@ impl HeadScan {
         self.carried += kept.len();
     }
 
-    /// Keeps the last bytes of a line that comes in pieces, but for its CR.
-    fn keep_version(&mut self, bytes: &[u8]) {
+    /// Keeps the last bytes of a request line, which may come in pieces, but for its CR.
+    fn keep_version(&mut self, bytes: &[u8], ended: bool) {
+        if bytes == b"\r" || (bytes.is_empty() && self.carried == 0) {
+            // An empty line before the request line, or the CR that ends it.
+            self.line_ended |= ended && self.carried > 0;
+            return;
+        }
+        self.line_ended = ended;
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let fresh = &bytes[bytes.len().saturating_sub(VERSION)..];
         self.version.rotate_left(fresh.len());
@@ -261,6 +268,12 @@ mod tests {
             ("GET / http/1.1\r\n", None),
             ("GET /\r\n", None),
             ("GET /aaaaaaaaaaaaaaaaa", Some(LineFault::Endless)),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            (
+                "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+                Some(LineFault::Version),
+            ),
+            ("\r\nGET / HTTP/1.1\r\n", None),
         ] {
             for size in 1..=line.len() {
                 let mut scan = HeadScan::default();
