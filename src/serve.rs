@@ -164,6 +164,10 @@ impl ClientConnection {
             self.exchange.blame(ClientFault::BodyTimeout);
             return Some(Ended::Dropped);
         }
+        if self.exchange.stage() == Stage::Replied && self.socket.is_mid_head() {
+            // It came in one piece with the request before it: nothing more may come to show it.
+            self.exchange.head_begins();
+        }
         match self.exchange.stage() {
             Stage::Fresh => {
                 if self.phase.get() >= drain::Phase::Draining {

@@ -82,6 +82,15 @@ impl HeadScan {
         (is_version && !matches!(version, b"1.0" | b"1.1")).then_some(LineFault::Version)
     }
 
+    /// Whether the last byte seen stands within a head.
+    #[must_use]
+    pub fn is_mid_head(&self) -> bool {
+        match self.state {
+            State::Head { started } => started || self.carried > 0,
+            State::Body { .. } | State::Chunked => false,
+        }
+    }
+
     /// Whether a head of this connection named two lengths, or a length and a coding.
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {

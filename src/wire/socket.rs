@@ -145,6 +145,12 @@ impl ClientSocket {
         self.scan.borrow().is_ambiguous()
     }
 
+    /// Whether a part of a head has come, and no more.
+    #[must_use]
+    pub fn is_mid_head(&self) -> bool {
+        self.scan.borrow().is_mid_head()
+    }
+
     /// Whether a refusal was written by the socket itself: the connection must end.
     #[must_use]
     pub fn has_refused(&self) -> bool {
