@@ -17,6 +17,7 @@ use cutover::tick::{Phase, Span, Ticks};
 use cutover::vocab::{RouteId, Weight};
 use cutover::wire::check::{self, Facts};
 use cutover::wire::headers::{Origin, Peer, clean_request, clean_response};
+use cutover::wire::present::Present;
 use cutover::wire::scan::HeadScan;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
@@ -25,14 +26,8 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 /// A browser's request, as most are.
 const REQUEST: [(&str, &str); 9] = [
     ("host", "shop.example"),
-    (
-        "user-agent",
-        "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-    ),
-    (
-        "accept",
-        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-    ),
+    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
     ("accept-language", "en-GB,en;q=0.5"),
     ("accept-encoding", "gzip, deflate, br, zstd"),
     ("connection", "keep-alive"),
@@ -53,10 +48,7 @@ const RESPONSE: [(&str, &str); 6] = [
 
 fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     let field = |(name, value): &(&'static str, &'static str)| {
-        (
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        )
+        (HeaderName::from_static(name), HeaderValue::from_static(value))
     };
     fields.iter().map(field).collect()
 }
@@ -85,10 +77,7 @@ fn rules(routes: u16, key: &str) -> Rules {
         } else {
             format!("GET /area-{id}/{{name}}/items")
         };
-        Route {
-            pattern: Pattern::parse(&template).expect("a template"),
-            target: target(id),
-        }
+        Route { pattern: Pattern::parse(&template).expect("a template"), target: target(id) }
     };
     Rules {
         routes: (1..=routes).map(route).collect(),
@@ -136,14 +125,14 @@ fn cleaning(criterion: &mut Criterion) {
         trusted: false,
     };
     let local = HeaderValue::from_static("192.0.2.1:8080");
+    let (request, response) = (map(&REQUEST), map(&RESPONSE));
     let origin = Origin {
         peer: &peer,
         version: Version::HTTP_11,
         authority: None,
         local: &local,
-        chunked: false,
+        present: Present::of(&request),
     };
-    let (request, response) = (map(&REQUEST), map(&RESPONSE));
     let mut group = criterion.benchmark_group("clean");
     group.bench_function("a request with nine headers", |bencher| {
         let clean = |headers: &mut HeaderMap| clean_request(&Method::GET, headers, None, &origin);
@@ -165,15 +154,15 @@ fn reading(criterion: &mut Criterion) {
         uri: &uri,
         version: Version::HTTP_11,
         headers: &headers,
+        present: Present::of(&headers),
     };
-    let facts = Facts {
-        ambiguous: false,
-        header_count_max: 100,
-        body_bytes_max: u64::MAX,
-    };
+    let facts = Facts { ambiguous: false, header_count_max: 100, body_bytes_max: u64::MAX };
     let fields = REQUEST.map(|(name, value)| format!("{name}: {value}\r\n"));
     let bytes = format!("GET /orders/4711 HTTP/1.1\r\n{}\r\n", fields.concat());
 
+    criterion.bench_function("fields present among nine headers", |bencher| {
+        bencher.iter(|| Present::of(black_box(&headers)));
+    });
     criterion.bench_function("strict check of nine headers", |bencher| {
         bencher.iter(|| check::check(black_box(&request), facts));
     });
@@ -190,10 +179,7 @@ fn ticking(criterion: &mut Criterion) {
     for timer in &timers {
         timer.register(Waker::noop());
         // Far enough that none is ever due: waking is the runtime's cost, not the table's.
-        timer.arm(
-            Phase::Client,
-            Span::from_duration(Duration::from_secs(86_400 * 365)),
-        );
+        timer.arm(Phase::Client, Span::from_duration(Duration::from_secs(86_400 * 365)));
     }
     let mut group = criterion.benchmark_group("tick table of 1,000 timers");
     group.bench_function("arm and disarm one", |bencher| {
@@ -203,9 +189,7 @@ fn ticking(criterion: &mut Criterion) {
             black_box(&timers[500]).disarm(Phase::Upstream);
         });
     });
-    group.bench_function("a tick with none due", |bencher| {
-        bencher.iter(|| ticks.advance())
-    });
+    group.bench_function("a tick with none due", |bencher| bencher.iter(|| ticks.advance()));
     group.finish();
 }
 

@@ -65,12 +65,7 @@ impl AccessLog {
     /// The end of the worker with `shard`.
     #[must_use]
     pub fn new(sender: SyncSender<Vec<u8>>, shard: Arc<Shard>) -> Self {
-        Self {
-            sender,
-            shard,
-            buffer: RefCell::default(),
-            lines: Cell::new(0),
-        }
+        Self { sender, shard, buffer: RefCell::default(), lines: Cell::new(0) }
     }
 
     /// Logs one request.
@@ -192,9 +187,6 @@ mod tests {
         log.flush();
         drop(log);
         writer.finish();
-        assert_eq!(
-            std::fs::read_to_string(path).unwrap().lines().count(),
-            5_000
-        );
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 5_000);
     }
 }

@@ -144,17 +144,11 @@ impl App {
     pub async fn drain(mut self) -> Outcome {
         let began = Instant::now();
         let drain = self.publisher.current().config.drain;
-        let in_flight: u64 = Side::ALL
-            .iter()
-            .map(|side| self.metrics.in_flight(*side))
-            .sum();
+        let in_flight: u64 = Side::ALL.iter().map(|side| self.metrics.in_flight(*side)).sum();
         self.enter(Phase::Leaving);
         sleep(drain.delay).await;
         self.enter(Phase::Draining);
-        if timeout(drain.timeout, &mut self.workers_done)
-            .await
-            .is_err()
-        {
+        if timeout(drain.timeout, &mut self.workers_done).await.is_err() {
             self.enter(Phase::Cut);
             // Workers that don't notice even now are stuck: the process ends without them.
             if timeout(CUT_GRACE, &mut self.workers_done).await.is_err() {
@@ -192,8 +186,7 @@ impl App {
         let before = *self.signal.follow().borrow();
         self.signal.advance(phase);
         self.metrics.set_phase(&Phase::NAMES, phase.name());
-        self.publisher
-            .note("phase", None, before.name(), phase.name());
+        self.publisher.note("phase", None, before.name(), phase.name());
     }
 }
 
@@ -214,10 +207,7 @@ fn spawn_workers(
     for (index, mailbox) in mailboxes.into_iter().enumerate() {
         let setup = worker::Setup {
             index,
-            listeners: bound
-                .iter_mut()
-                .filter_map(|bound| bound.sockets.pop())
-                .collect(),
+            listeners: bound.iter_mut().filter_map(|bound| bound.sockets.pop()).collect(),
             crew: crew.clone(),
             mailbox,
             publisher: office.publisher.clone(),
@@ -228,24 +218,19 @@ fn spawn_workers(
             seed: seed(index),
         };
         let (done, started) = (done.clone(), started.clone());
-        let thread = thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || {
-                if let Err(error) = worker::run(setup, move || {
-                    // Nobody listens any more if another worker could not start.
-                    let _ = started.send(());
-                }) {
-                    tracing::error!(%error, worker = index, "worker ended");
-                }
-                drop(done);
-            });
+        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            if let Err(error) = worker::run(setup, move || {
+                // Nobody listens any more if another worker could not start.
+                let _ = started.send(());
+            }) {
+                tracing::error!(%error, worker = index, "worker ended");
+            }
+            drop(done);
+        });
         threads.push(thread.context("can't start a worker")?);
     }
     drop(started);
-    anyhow::ensure!(
-        all_started.iter().count() == workers,
-        "a worker can't start; see the log"
-    );
+    anyhow::ensure!(all_started.iter().count() == workers, "a worker can't start; see the log");
     Ok((threads, all_done))
 }
 
@@ -269,21 +254,17 @@ fn seed(worker: usize) -> u64 {
 
 fn control(listener: admin::Listener, office: Office) -> anyhow::Result<Control> {
     let (stop, stopped) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let thread = thread::Builder::new()
-        .name("control".to_owned())
-        .spawn(move || {
-            runtime.block_on(async move {
-                let publisher = office.publisher.clone();
-                tokio::select! {
-                    () = admin::serve(listener, office) => {}
-                    () = crate::config::watch::run(publisher) => {}
-                    // Either stopped, or the app is gone.
-                    _ = stopped => {}
-                }
-            });
-        })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            let publisher = office.publisher.clone();
+            tokio::select! {
+                () = admin::serve(listener, office) => {}
+                () = crate::config::watch::run(publisher) => {}
+                // Either stopped, or the app is gone.
+                _ = stopped => {}
+            }
+        });
+    })?;
     Ok(Control { stop, thread })
 }

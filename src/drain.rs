@@ -25,9 +25,8 @@ pub enum Phase {
 
 impl Phase {
     /// All names, for the gauge that shows the phase.
-    pub const NAMES: [&'static str; 6] = [
-        "starting", "serving", "leaving", "draining", "cut", "closed",
-    ];
+    pub const NAMES: [&'static str; 6] =
+        ["starting", "serving", "leaving", "draining", "cut", "closed"];
 
     /// The label value.
     #[must_use]

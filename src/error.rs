@@ -185,14 +185,7 @@ impl Refusal {
             self.error,
         );
         let sentence = self.sentence.as_bytes();
-        [
-            head.as_bytes(),
-            request_id.as_bytes(),
-            b"\r\n\r\n",
-            sentence,
-            b"\n",
-        ]
-        .concat()
+        [head.as_bytes(), request_id.as_bytes(), b"\r\n\r\n", sentence, b"\n"].concat()
     }
 }
 
@@ -222,57 +215,38 @@ fn client_refusal(fault: ClientFault, rule: &'static str) -> Refusal {
         | ClientFault::MethodRefused
         | ClientFault::Abort => "http_request_error",
     };
-    Refusal {
-        status,
-        error,
-        sentence: rule,
-        retry_after: None,
-        close,
-    }
+    Refusal { status, error, sentence: rule, retry_after: None, close }
 }
 
 fn path_refusal(fault: PathFault) -> Refusal {
     match fault {
         PathFault::Connect => gateway("connection_refused", "The backend can't be reached."),
-        PathFault::Reset => gateway(
-            "connection_terminated",
-            "The backend closed the connection before it replied.",
-        ),
-        PathFault::Protocol => gateway(
-            "http_protocol_error",
-            "The backend's reply is not valid HTTP.",
-        ),
-        PathFault::ConnectTimeout => timeout(
-            "connection_timeout",
-            "The connection to the backend took too long.",
-        ),
-        PathFault::ResponseTimeout | PathFault::BodyTimeout => timeout(
-            "http_response_timeout",
-            "The backend took too long to reply.",
-        ),
-        PathFault::Shed => unavailable(
-            "connection_limit_reached",
-            "Too many requests are waiting already.",
-        ),
-        PathFault::QueueTimeout => unavailable(
-            "connection_limit_reached",
-            "The request waited too long for a free slot.",
-        ),
-        PathFault::NoEndpoint => unavailable(
-            "destination_unavailable",
-            "No backend is configured for this path.",
-        ),
+        PathFault::Reset => {
+            gateway("connection_terminated", "The backend closed the connection before it replied.")
+        }
+        PathFault::Protocol => {
+            gateway("http_protocol_error", "The backend's reply is not valid HTTP.")
+        }
+        PathFault::ConnectTimeout => {
+            timeout("connection_timeout", "The connection to the backend took too long.")
+        }
+        PathFault::ResponseTimeout | PathFault::BodyTimeout => {
+            timeout("http_response_timeout", "The backend took too long to reply.")
+        }
+        PathFault::Shed => {
+            unavailable("connection_limit_reached", "Too many requests are waiting already.")
+        }
+        PathFault::QueueTimeout => {
+            unavailable("connection_limit_reached", "The request waited too long for a free slot.")
+        }
+        PathFault::NoEndpoint => {
+            unavailable("destination_unavailable", "No backend is configured for this path.")
+        }
     }
 }
 
 const fn gateway(error: &'static str, sentence: &'static str) -> Refusal {
-    Refusal {
-        status: StatusCode::BAD_GATEWAY,
-        error,
-        sentence,
-        retry_after: None,
-        close: false,
-    }
+    Refusal { status: StatusCode::BAD_GATEWAY, error, sentence, retry_after: None, close: false }
 }
 
 const fn timeout(error: &'static str, sentence: &'static str) -> Refusal {
@@ -317,11 +291,7 @@ mod tests {
         for fault in PathFault::ALL {
             let refusal = ProxyError::Path(fault).refusal();
             assert!((502..=504).contains(&refusal.status.as_u16()), "{fault:?}");
-            assert_eq!(
-                refusal.retry_after.is_some(),
-                refusal.status == 503,
-                "{fault:?}"
-            );
+            assert_eq!(refusal.retry_after.is_some(), refusal.status == 503, "{fault:?}");
         }
     }
 }

@@ -14,8 +14,9 @@ use tower::ServiceExt;
 
 use crate::error::ProxyError;
 use crate::tick::Span;
-use crate::upstream::admit::{Admitted, Slot};
+use crate::upstream::admit::Admitted;
 use crate::upstream::conn::Connection;
+use crate::upstream::gate::Slot;
 use crate::upstream::pool::Lease;
 use crate::upstream::{Inbound, Outbound, Path};
 use crate::wire::body::{Source, fault};
@@ -61,11 +62,7 @@ pub async fn forward(path: &Rc<Path>, outbound: Outbound) -> Result<Reply, Proxy
     let Inbound { response, lease } = reply;
     let (head, body) = response.into_parts();
     let source = whole_or_stream(body, path.plan.idle);
-    Ok(Reply {
-        head,
-        source,
-        hold: Hold { lease, slot },
-    })
+    Ok(Reply { head, source, hold: Hold { lease, slot } })
 }
 
 /// A body that came whole with its head is taken out of the connection at once, which can then
@@ -78,23 +75,15 @@ fn whole_or_stream(mut body: Incoming, idle: Span) -> Source {
     match Pin::new(&mut body).poll_frame(&mut cx) {
         Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
             Ok(bytes) if body.is_end_stream() => Source::One(bytes),
-            Ok(bytes) => Source::Stream {
-                first: Some(bytes),
-                body,
-                idle,
-            },
+            Ok(bytes) => Source::Stream { first: Some(bytes), body, idle },
             // Trailers are the last frame; there is no other kind.
-            Err(frame) => frame.into_trailers().map_or(Source::Empty, |trailers| {
-                Source::Trailers(Box::new(trailers))
-            }),
+            Err(frame) => frame
+                .into_trailers()
+                .map_or(Source::Empty, |trailers| Source::Trailers(Box::new(trailers))),
         },
         // hyper tells an error once only: it has to be kept.
         Poll::Ready(Some(Err(error))) => Source::Failed(fault(&error)),
         Poll::Ready(None) => Source::Empty,
-        Poll::Pending => Source::Stream {
-            first: None,
-            body,
-            idle,
-        },
+        Poll::Pending => Source::Stream { first: None, body, idle },
     }
 }

@@ -62,7 +62,7 @@ fn value(text: &[u8]) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::headers::{is_request_id, is_traceparent};
+    use crate::wire::trace::{is_request_id, is_traceparent};
 
     #[test]
     fn ids_are_sound_and_differ() {

@@ -17,7 +17,7 @@ use crate::forward::Hold;
 use crate::metrics::shard::Shard;
 use crate::route::Decision;
 use crate::tick::Span;
-use crate::upstream::admit::Slot;
+use crate::upstream::gate::Slot;
 use crate::view::View;
 use crate::wire::body::{End, Tail};
 use crate::wire::exchange::Exchange;
@@ -80,11 +80,7 @@ impl Record {
 
     /// Keeps what only the access log needs.
     pub fn keep_for_log(&mut self, log: Rc<AccessLog>, method: Method, target: String) {
-        self.logged = Some(Logged {
-            log,
-            method,
-            target,
-        });
+        self.logged = Some(Logged { log, method, target });
     }
 
     /// What the request sees of the config.
@@ -115,11 +111,7 @@ impl Record {
         if let Some(decision) = decision {
             shard.sides.get(decision.side).tunnels.add(1);
         }
-        let open = OpenTunnel {
-            shard,
-            decision,
-            _slot: slot,
-        };
+        let open = OpenTunnel { shard, decision, _slot: slot };
         Box::new(move |end, sent, received| {
             open.exchange_bytes(sent);
             drop(open);
@@ -183,28 +175,17 @@ impl Record {
             return;
         };
         let cells = shard.sides.get(decision.side);
-        if self.is_tunnel {
-            cells.cut_tunnels.add(1)
-        } else {
-            cells.cut.add(1)
-        }
+        if self.is_tunnel { cells.cut_tunnels.add(1) } else { cells.cut.add(1) }
     }
 
     fn log(&self, duration: std::time::Duration, bytes: u64, fault: Option<PathFault>) {
-        let Some(Logged {
-            log,
-            method,
-            target,
-        }) = &self.logged
-        else {
+        let Some(Logged { log, method, target }) = &self.logged else {
             return;
         };
         let rules = &self.view.snapshot.rules;
-        let route = self.decision.and_then(|decision| {
-            rules
-                .targets()
-                .find(|target| target.route == decision.route)
-        });
+        let route = self
+            .decision
+            .and_then(|decision| rules.targets().find(|target| target.route == decision.route));
         let client_fault = self.exchange.fault().map(ClientFault::name);
         log.log(&Line {
             time: crate::record::now(),

@@ -53,22 +53,13 @@ pub struct BoundSocket {
 /// # Errors
 /// When the address is taken, by this program or another.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Bound> {
-    let lock = if address.port() == 0 {
-        None
-    } else {
-        Some(Arc::new(lock(address)?))
-    };
+    let lock = if address.port() == 0 { None } else { Some(Arc::new(lock(address)?)) };
     let first = bind_one(address)?;
     let address = first.local_addr()?;
     let others = (1..workers).map(|_| bind_one(address));
     let sockets = std::iter::once(Ok(first))
         .chain(others)
-        .map(|listener| {
-            Ok(BoundSocket {
-                listener: listener?,
-                lock: lock.clone(),
-            })
-        })
+        .map(|listener| Ok(BoundSocket { listener: listener?, lock: lock.clone() }))
         .collect::<io::Result<_>>()?;
     Ok(Bound { address, sockets })
 }
@@ -87,11 +78,7 @@ fn lock(address: SocketAddr) -> io::Result<UnixListener> {
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
@@ -144,9 +131,7 @@ pub struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.crew.open.fetch_sub(1, Ordering::Relaxed);
-        self.crew.loads[self.worker]
-            .0
-            .fetch_sub(1, Ordering::Relaxed);
+        self.crew.loads[self.worker].0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -183,19 +168,12 @@ impl Crew {
     /// least loaded worker if `own` has more than it.
     fn seat(self: &Arc<Self>, own: usize, max: usize) -> Option<Seat> {
         let taken = |open: usize| (open < max).then_some(open + 1);
-        self.open
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
-            .ok()?;
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).ok()?;
         let load = |worker: usize| self.loads[worker].0.load(Ordering::Relaxed);
-        let least = (0..self.loads.len())
-            .min_by_key(|worker| load(*worker))
-            .unwrap_or(own);
+        let least = (0..self.loads.len()).min_by_key(|worker| load(*worker)).unwrap_or(own);
         let worker = if load(own) > load(least) { least } else { own };
         self.loads[worker].0.fetch_add(1, Ordering::Relaxed);
-        Some(Seat {
-            crew: self.clone(),
-            worker,
-        })
+        Some(Seat { crew: self.clone(), worker })
     }
 }
 
@@ -227,14 +205,7 @@ impl Acceptor {
         let local = listener.local_addr()?.to_string();
         let local = HeaderValue::try_from(local).map_err(io::Error::other)?;
         crew.accepting.fetch_add(1, Ordering::Relaxed);
-        Ok(Self {
-            listener,
-            _lock: socket.lock,
-            local,
-            worker,
-            crew,
-            shard,
-        })
+        Ok(Self { listener, _lock: socket.lock, local, worker, crew, shard })
     }
 
     /// Accepts until `stop` is done, then empties the socket and closes it. `max` is asked for the
@@ -312,12 +283,7 @@ impl Acceptor {
         let Ok(stream) = stream.into_std() else {
             return;
         };
-        let arrival = Arrival {
-            stream,
-            peer,
-            local: self.local.clone(),
-            seat,
-        };
+        let arrival = Arrival { stream, peer, local: self.local.clone(), seat };
         // A full or closed mailbox belongs to a worker that is stuck or gone: we serve it.
         if let Err(refused) = self.crew.mailboxes[target].try_send(arrival) {
             let (mpsc::error::TrySendError::Full(arrival)
@@ -377,15 +343,10 @@ mod tests {
         for connections in [3, 8, 64] {
             let (crew, _mailboxes) = Crew::new(2);
             // The worst case of the kernel's hash: all at one worker.
-            let seats: Vec<Seat> = (0..connections)
-                .filter_map(|_| crew.seat(0, connections))
-                .collect();
+            let seats: Vec<Seat> =
+                (0..connections).filter_map(|_| crew.seat(0, connections)).collect();
             assert!(crew.seat(0, connections).is_none(), "one too many");
-            let loads: Vec<_> = crew
-                .loads
-                .iter()
-                .map(|l| l.0.load(Ordering::Relaxed))
-                .collect();
+            let loads: Vec<_> = crew.loads.iter().map(|l| l.0.load(Ordering::Relaxed)).collect();
             assert!(loads[0].abs_diff(loads[1]) <= 1, "{connections}: {loads:?}");
             drop(seats);
             assert_eq!(crew.connections(), 0);
@@ -399,10 +360,7 @@ mod tests {
         let address = first.address;
         drop(first);
         let held = bind(address, 2).unwrap();
-        assert_eq!(
-            bind(address, 2).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
+        assert_eq!(bind(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(held);
         assert!(bind(address, 2).is_ok());
     }

@@ -15,9 +15,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             // A config that can't be used is wrong usage; all else failed.
-            let is_usage = error
-                .downcast_ref::<cutover::config::ConfigError>()
-                .is_some();
+            let is_usage = error.downcast_ref::<cutover::config::ConfigError>().is_some();
             ExitCode::from(if is_usage { 2 } else { 1 })
         }
     }

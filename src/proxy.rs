@@ -29,9 +29,11 @@ use crate::vocab::Side;
 use crate::wire::body::{ReplyBody, RequestBody, Source};
 use crate::wire::check::{self, Checked, Facts};
 use crate::wire::exchange::{Exchange, Upload};
-use crate::wire::headers::{self, Origin, Peer, TRACEPARENT, X_CUTOVER_PATH, X_REQUEST_ID};
+use crate::wire::forwarded::{Peer, client_address};
+use crate::wire::headers::{self, Origin, X_CUTOVER_PATH};
 use crate::wire::present::{Field, Present};
 use crate::wire::socket::ClientSocket;
+use crate::wire::trace::{TRACEPARENT, X_REQUEST_ID, is_request_id, is_traceparent};
 
 /// What a client gets.
 pub type ClientReply = Response<ReplyBody<Settlement>>;
@@ -79,15 +81,7 @@ impl Proxy {
     ) -> Self {
         let view = View::new(publisher.current(), &publisher, &supplies, None);
         let cache = RefCell::new(Cache::new(publisher.source()));
-        Self {
-            publisher,
-            turns,
-            supplies,
-            log,
-            phase,
-            view: RefCell::new(view),
-            cache,
-        }
+        Self { publisher, turns, supplies, log, phase, view: RefCell::new(view), cache }
     }
 
     /// The view of the snapshot in force; made anew when a new one was published.
@@ -96,12 +90,7 @@ impl Proxy {
         let current = cache.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
-            *view = View::new(
-                current.clone(),
-                &self.publisher,
-                &self.supplies,
-                Some(&view),
-            );
+            *view = View::new(current.clone(), &self.publisher, &self.supplies, Some(&view));
         }
         view.clone()
     }
@@ -113,11 +102,7 @@ impl Proxy {
         let request =
             request.map(|body| RequestBody::new(body, client.exchange.clone(), body_bytes_max));
         let is_whole = request.body().is_empty();
-        client.exchange.begin(if is_whole {
-            Upload::Complete
-        } else {
-            Upload::Running
-        });
+        client.exchange.begin(if is_whole { Upload::Complete } else { Upload::Running });
         let present = Present::of(request.headers());
         let request_id = self.name_request(&request, present);
         let (exchange, phase) = (client.exchange.clone(), self.phase.clone());
@@ -134,11 +119,9 @@ impl Proxy {
 
     /// 4: a client's request id is kept if it is sound, else made.
     fn name_request(&self, request: &Request<RequestBody>, present: Present) -> HeaderValue {
-        let given = present
-            .has(Field::RequestId)
-            .then(|| request.headers().get(X_REQUEST_ID));
+        let given = present.has(Field::RequestId).then(|| request.headers().get(X_REQUEST_ID));
         match given.flatten() {
-            Some(id) if headers::is_request_id(id) => id.clone(),
+            Some(id) if is_request_id(id) => id.clone(),
             Some(_) | None => self.supplies.ids.request_id(),
         }
     }
@@ -152,36 +135,20 @@ impl Proxy {
     ) -> Result<Onward, ProxyError> {
         let exchange = &client.exchange;
         if let Checked::AnswerOptions = check(client, record.view(), &request, present)? {
-            return Ok(Onward {
-                head: options_reply(),
-                source: Source::Empty,
-                kept: None,
-            });
+            return Ok(Onward { head: options_reply(), source: Source::Empty, kept: None });
         }
         let decision = self.decide(record.view(), &client.peer, &request); // 5
         record.decided(decision);
         let upgrade = headers::upgrade(request.version(), request.headers(), present); // 6
         let switching = upgrade.is_some();
-        self.clean(
-            client,
-            &mut request,
-            upgrade,
-            (present, record.request_id()),
-        );
+        self.clean(client, &mut request, upgrade, (present, record.request_id()));
         let path = record.view().paths.get(decision.side);
         exchange.timer.arm(Wait::Exchange, path.plan.deadline);
-        let outbound = Outbound {
-            request,
-            exchange: exchange.clone(),
-        };
-        let Reply {
-            mut head,
-            source,
-            hold,
-        } = forward(path, outbound).await?; // 7
+        let outbound = Outbound { request, exchange: exchange.clone() };
+        let Reply { mut head, source, hold } = forward(path, outbound).await?; // 7
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        if switched && !switching {
-            // A 101 that nobody asked for (RFC 9110 section 7.8).
+        if (switched && !switching) || !headers::is_plainly_framed(&head.headers) {
+            // A 101 that nobody asked for (RFC 9110 section 7.8), or codings that none did.
             return Err(ProxyError::Path(PathFault::Protocol));
         }
         let keeps_for = headers::clean_response(&mut head.headers, switched); // 8
@@ -191,17 +158,8 @@ impl Proxy {
             head.headers.insert(X_CUTOVER_PATH, name);
         }
         let keeps_for = keeps_for.map(keep_span);
-        let kept = Kept {
-            hold,
-            keeps_for,
-            switched,
-            side: decision.side,
-        };
-        Ok(Onward {
-            head,
-            source,
-            kept: Some(kept),
-        })
+        let kept = Kept { hold, keeps_for, switched, side: decision.side };
+        Ok(Onward { head, source, kept: Some(kept) })
     }
 
     fn decide(&self, view: &View, peer: &Peer, request: &Request<RequestBody>) -> Decision {
@@ -211,12 +169,10 @@ impl Proxy {
             method: request.method(),
             path: request.uri().path(),
             headers: request.headers(),
-            client: headers::client_address(request.headers(), peer, is_trusted),
+            client: client_address(request.headers(), peer, is_trusted),
             trusted: peer.trusted,
         };
-        view.snapshot
-            .rules
-            .decide(&asked, |route| self.turns.next(route))
+        view.snapshot.rules.decide(&asked, |route| self.turns.next(route))
     }
 
     fn clean(
@@ -237,8 +193,8 @@ impl Proxy {
         let fields = request.headers_mut();
         headers::clean_request(&method, fields, upgrade, &origin);
         fields.insert(X_REQUEST_ID, request_id.clone());
-        let traced = present.has(Field::Traceparent)
-            && fields.get(TRACEPARENT).is_some_and(headers::is_traceparent);
+        let traced =
+            present.has(Field::Traceparent) && fields.get(TRACEPARENT).is_some_and(is_traceparent);
         if !traced {
             fields.insert(TRACEPARENT, self.supplies.ids.traceparent());
         }
@@ -252,51 +208,31 @@ impl Proxy {
 
     /// 8 and 10: the reply goes back, and is recorded when it has ended.
     fn reply(&self, client: &Client, mut record: Box<Record>, onward: Onward) -> ClientReply {
-        let Onward {
-            mut head,
-            source,
-            kept,
-        } = onward;
+        let Onward { mut head, source, kept } = onward;
         record.code = head.status.as_u16();
         if self.phase.get().is_ending() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             head.headers.insert(CONNECTION, CLOSE);
         }
         let is_whole = matches!(source, Source::Empty | Source::One(_));
         let hold = match kept {
-            Some(Kept {
-                hold,
-                switched: true,
-                side,
-                ..
-            }) => {
+            Some(Kept { hold, switched: true, side, .. }) => {
                 if let Some((connection, slot)) = hold.into_tunnel() {
                     let record = record.into_tunnel(slot);
-                    *client.tunnel.borrow_mut() = Some(Agreed {
-                        connection,
-                        record,
-                        side,
-                    });
+                    *client.tunnel.borrow_mut() = Some(Agreed { connection, record, side });
                 }
                 let body = ReplyBody::new(source, client.exchange.clone(), None);
                 return Response::from_parts(head, body);
             }
-            Some(Kept {
-                hold, keeps_for, ..
-            }) if is_whole && !client.exchange.is_uploading() => {
+            Some(Kept { hold, keeps_for, .. }) if is_whole && !client.exchange.is_uploading() => {
                 // Its connection may serve the next request while this reply is written.
                 hold.give_back(keeps_for);
                 None
             }
-            Some(Kept {
-                hold, keeps_for, ..
-            }) => Some((hold, keeps_for)),
+            Some(Kept { hold, keeps_for, .. }) => Some((hold, keeps_for)),
             None => None,
         };
         let tail = Settlement { record, hold };
-        Response::from_parts(
-            head,
-            ReplyBody::new(source, client.exchange.clone(), Some(tail)),
-        )
+        Response::from_parts(head, ReplyBody::new(source, client.exchange.clone(), Some(tail)))
     }
 
     /// A reply of the proxy itself.
@@ -319,11 +255,7 @@ impl Proxy {
         let text = format!("{}\n", refusal.sentence);
         let (head, ()) = response.into_parts();
         let tail = Settlement { record, hold: None };
-        let body = ReplyBody::new(
-            Source::One(text.into()),
-            client.exchange.clone(),
-            Some(tail),
-        );
+        let body = ReplyBody::new(Source::One(text.into()), client.exchange.clone(), Some(tail));
         Response::from_parts(head, body)
     }
 }

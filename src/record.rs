@@ -43,22 +43,17 @@ impl ChangeLog {
     /// When it can't be made or opened.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(state_dir)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(state_dir.join(CHANGES))?;
+        let file = OpenOptions::new().create(true).append(true).open(state_dir.join(CHANGES))?;
         Ok(Self { file })
     }
 
     /// Appends one change and waits until it is on disk.
     pub fn append(&mut self, change: &Change<'_>) {
-        let written = serde_json::to_vec(change)
-            .map_err(io::Error::from)
-            .and_then(|mut line| {
-                line.push(b'\n');
-                self.file.write_all(&line)?;
-                self.file.sync_data()
-            });
+        let written = serde_json::to_vec(change).map_err(io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            self.file.write_all(&line)?;
+            self.file.sync_data()
+        });
         if let Err(error) = written {
             tracing::error!(%error, "can't write the change log");
         }
@@ -90,10 +85,8 @@ mod tests {
             ChangeLog::open(dir.path()).unwrap().append(&change);
         }
         let text = fs::read_to_string(dir.path().join(CHANGES)).unwrap();
-        let lines: Vec<serde_json::Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["route"], "orders");
     }

@@ -53,9 +53,7 @@ pub struct Agreed {
 
 impl std::fmt::Debug for Agreed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Agreed")
-            .field("side", &self.side)
-            .finish_non_exhaustive()
+        f.debug_struct("Agreed").field("side", &self.side).finish_non_exhaustive()
     }
 }
 
@@ -82,18 +80,12 @@ pub struct ClientConnection {
 pub fn builder(config: &Config) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Its own timers are off: they cost a write to an eventfd each (see `tick`).
-    builder
-        .header_read_timeout(None)
-        .half_close(true)
-        .max_header_size(config.listen.header_bytes);
+    builder.header_read_timeout(None).half_close(true).max_header_size(config.listen.header_bytes);
     if config.listen.header_count > 100 {
         // Beyond hyper's array on the stack the count costs an allocation a request.
         builder.max_headers(config.listen.header_count);
     }
-    let cases = [
-        config.paths.legacy.header_case,
-        config.paths.async_.header_case,
-    ];
+    let cases = [config.paths.legacy.header_case, config.paths.async_.header_case];
     builder.preserve_header_case(cases.contains(&HeaderCase::Preserve));
     builder.title_case_headers(cases != [HeaderCase::Lower; 2]);
     builder
@@ -219,13 +211,8 @@ impl ClientConnection {
 
     async fn run_tunnel(&self, agreed: Agreed, early: bytes::Bytes) {
         self.exchange.enter_tunnel();
-        let Agreed {
-            connection, record, ..
-        } = agreed;
-        let client = TunnelEnd {
-            io: ClientStream(self.socket.clone()),
-            early,
-        };
+        let Agreed { connection, record, .. } = agreed;
+        let client = TunnelEnd { io: ClientStream(self.socket.clone()), early };
         let mut ended = std::pin::pin!(async {
             match connection.into_tunnel().await {
                 Some(upstream) => tunnel(client, upstream).await,
@@ -242,11 +229,7 @@ impl ClientConnection {
                 // A span of zero would arm nothing: tunnels then end at the next tick.
                 timer.arm(Phase::Exchange, self.tunnels.max(Span::ONE));
             }
-            if timer.expired(Phase::Exchange) {
-                Poll::Ready(None)
-            } else {
-                Poll::Pending
-            }
+            if timer.expired(Phase::Exchange) { Poll::Ready(None) } else { Poll::Pending }
         })
         .await;
         match done {

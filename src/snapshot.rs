@@ -16,8 +16,8 @@ use crate::record::{Change, ChangeLog, now};
 use crate::route::sticky::Salt;
 use crate::route::{Force, Route, Rules, Target};
 use crate::tick::Span;
-use crate::upstream::admit::Gate;
 use crate::upstream::endpoint::Plan;
+use crate::upstream::gate::Gate;
 use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, RouteId, Weight};
 use crate::wire::exchange::ClientLimits;
 
@@ -54,9 +54,7 @@ impl Turns {
     /// The next turn of a route.
     #[must_use]
     pub fn next(&self, route: RouteId) -> u64 {
-        self.0[usize::from(route.0) % ROUTES_MAX]
-            .0
-            .fetch_add(1, Ordering::Relaxed)
+        self.0[usize::from(route.0) % ROUTES_MAX].0.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -91,16 +89,11 @@ impl Publisher {
         workers: usize,
     ) -> anyhow::Result<Self> {
         let changes = ChangeLog::open(&config.state_dir).map_err(|error| {
-            anyhow::anyhow!(
-                "can't write to state_dir {}: {error}",
-                config.state_dir.display()
-            )
+            anyhow::anyhow!("can't write to state_dir {}: {error}", config.state_dir.display())
         })?;
         let gates = PerSide::from_fn(|side| Gate::new(metrics.waiting(side)));
-        let first = compile(config, &metrics, workers).map_err(|faults| ConfigError::Faults {
-            path: file.clone(),
-            faults,
-        })?;
+        let first = compile(config, &metrics, workers)
+            .map_err(|faults| ConfigError::Faults { path: file.clone(), faults })?;
         let publisher = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
             gates,
@@ -143,10 +136,7 @@ impl Publisher {
     /// How the last reload ended.
     #[must_use]
     pub fn reload_state(&self) -> ReloadState {
-        self.reload
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the file and puts it in force, or leaves everything as it is. May block on disk and
@@ -174,11 +164,8 @@ impl Publisher {
         if !keys.is_empty() {
             return Err(ConfigError::Fixed { keys });
         }
-        let new =
-            compile(config, &self.metrics, self.workers).map_err(|faults| ConfigError::Faults {
-                path: self.file.clone(),
-                faults,
-            })?;
+        let new = compile(config, &self.metrics, self.workers)
+            .map_err(|faults| ConfigError::Faults { path: self.file.clone(), faults })?;
         let new = Arc::new(new);
         self.current.store(new.clone());
         self.put_in_force(&new);
@@ -188,9 +175,7 @@ impl Publisher {
 
     fn put_in_force(&self, snapshot: &Snapshot) {
         for (side, plan) in snapshot.plans.iter() {
-            self.gates
-                .get(side)
-                .set(plan.max_in_flight, plan.queue_depth);
+            self.gates.get(side).set(plan.max_in_flight, plan.queue_depth);
         }
         let configured = snapshot
             .rules
@@ -224,30 +209,15 @@ impl Publisher {
     /// Appends to the change log what changed, from what, to what.
     pub fn note(&self, what: &str, route: Option<&str>, from: &str, to: &str) {
         let config = &self.current().config.hash;
-        let change = Change {
-            time: now(),
-            what,
-            route,
-            from,
-            to,
-            config,
-        };
-        self.changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .append(&change);
+        let change = Change { time: now(), what, route, from, to, config };
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).append(&change);
     }
 }
 
 /// Builds all that a config needs, before anything is swapped.
 fn compile(config: Config, metrics: &Metrics, workers: usize) -> Result<Snapshot, Vec<Fault>> {
     let fault = |key: &str, message: String| {
-        vec![Fault {
-            line: 1,
-            column: 1,
-            key: key.to_owned(),
-            message,
-        }]
+        vec![Fault { line: 1, column: 1, key: key.to_owned(), message }]
     };
     let plan = |key: &'static str, path| {
         Plan::new(path, workers)
@@ -257,39 +227,24 @@ fn compile(config: Config, metrics: &Metrics, workers: usize) -> Result<Snapshot
     let legacy = plan("legacy", &config.paths.legacy)?;
     let async_ = plan("async", &config.paths.async_)?;
     let rules = rules(&config, metrics).ok_or_else(|| {
-        fault(
-            "route.name",
-            format!("over {ROUTES_MAX} route names since the start: restart"),
-        )
+        fault("route.name", format!("over {ROUTES_MAX} route names since the start: restart"))
     })?;
     let client = ClientLimits {
         head: Span::from_duration(config.listen.header_timeout),
+        head_bytes: config.listen.header_bytes,
         idle: Span::from_duration(config.listen.idle_timeout),
         body_idle: Span::from_duration(config.listen.body_idle_timeout),
     };
-    Ok(Snapshot {
-        config,
-        rules,
-        plans: PerSide { legacy, async_ },
-        client,
-    })
+    Ok(Snapshot { config, rules, plans: PerSide { legacy, async_ }, client })
 }
 
 fn rules(config: &Config, metrics: &Metrics) -> Option<Rules> {
     let target = |name: &str, weight, pin| {
-        Some(Target {
-            route: metrics.route(name)?,
-            name: name.to_owned(),
-            weight,
-            pin,
-        })
+        Some(Target { route: metrics.route(name)?, name: name.to_owned(), weight, pin })
     };
     let routes = config.routes.iter().map(|route| {
         let target = target(&route.name, route.weight, route.pin)?;
-        Some(Route {
-            pattern: route.pattern.clone(),
-            target,
-        })
+        Some(Route { pattern: route.pattern.clone(), target })
     });
     let split = &config.split;
     let from_anyone = split.force_from == crate::config::values::ForceFrom::Anyone;
@@ -298,9 +253,6 @@ fn rules(config: &Config, metrics: &Metrics) -> Option<Rules> {
         fallback: target(DEFAULT_ROUTE, config.weight, None)?,
         key: split.key.clone(),
         salt: Salt::new(&split.salt),
-        force: split.force_header.clone().map(|header| Force {
-            header,
-            from_anyone,
-        }),
+        force: split.force_header.clone().map(|header| Force { header, from_anyone }),
     })
 }

@@ -88,11 +88,7 @@ impl Ticks {
             slots.push(Some(slot.clone()));
             slots.len() - 1
         };
-        Timer {
-            ticks: self.clone(),
-            slot,
-            index,
-        }
+        Timer { ticks: self.clone(), slot, index }
     }
 
     /// The present tick.
@@ -105,11 +101,7 @@ impl Ticks {
     pub fn advance(&self) {
         self.now.set(self.now.get() + 1);
         let now = self.now.get();
-        self.wake(|slot| {
-            slot.ends
-                .iter()
-                .any(|end| end.get() != 0 && end.get() <= now)
-        });
+        self.wake(|slot| slot.ends.iter().any(|end| end.get() != 0 && end.get() <= now));
     }
 
     /// Wakes each task that has a timer, as a drain does.
@@ -148,11 +140,7 @@ impl Timer {
 
     /// Sets the deadline of `phase` to `span` from now, never early; a zero span disarms.
     pub fn arm(&self, phase: Phase, span: Span) {
-        let end = if span.0 == 0 {
-            0
-        } else {
-            span.end(self.ticks.now())
-        };
+        let end = if span.0 == 0 { 0 } else { span.end(self.ticks.now()) };
         self.slot.ends[phase as usize].set(end);
     }
 
@@ -199,10 +187,7 @@ mod tests {
     fn a_deadline_is_never_early_and_at_most_two_ticks_late() {
         let ticks = Ticks::new();
         let timer = ticks.timer();
-        timer.arm(
-            Phase::Client,
-            Span::from_duration(Duration::from_millis(250)),
-        );
+        timer.arm(Phase::Client, Span::from_duration(Duration::from_millis(250)));
         let mut waited = 0;
         while !timer.expired(Phase::Client) {
             ticks.advance();

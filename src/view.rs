@@ -28,13 +28,7 @@ impl View {
         let paths = PerSide::from_fn(|side| {
             let plan = snapshot.plans.get(side).clone();
             let gate = publisher.gates().get(side).clone();
-            Path::new(
-                side,
-                plan,
-                gate,
-                old.map(|old| &**old.paths.get(side)),
-                supplies,
-            )
+            Path::new(side, plan, gate, old.map(|old| &**old.paths.get(side)), supplies)
         });
         Rc::new(Self { snapshot, paths })
     }

@@ -39,9 +39,7 @@ impl Side {
     /// The path called `name`, if there is one.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|side| side.name().as_bytes().eq_ignore_ascii_case(name))
+        Self::ALL.into_iter().find(|side| side.name().as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -63,10 +61,7 @@ pub struct PerSide<T> {
 impl<T> PerSide<T> {
     /// Makes both values with `make`.
     pub fn from_fn(mut make: impl FnMut(Side) -> T) -> Self {
-        Self {
-            legacy: make(Side::Legacy),
-            async_: make(Side::Async),
-        }
+        Self { legacy: make(Side::Legacy), async_: make(Side::Async) }
     }
 
     /// The value of `side`.
@@ -103,11 +98,7 @@ impl Weight {
         if !(0.0..=1.0).contains(&share) {
             return None;
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 to 2^32"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 2^32")]
         Some(Self((share * 4_294_967_296.0).round() as u64))
     }
 
@@ -201,17 +192,10 @@ mod tests {
 
     #[test]
     fn a_weight_is_shown_as_it_was_written() {
-        for (share, shown) in [
-            (0.0, "0"),
-            (0.1, "0.1"),
-            (0.25, "0.25"),
-            (0.001, "0.001"),
-            (1.0, "1"),
-        ] {
-            assert_eq!(
-                Weight::from_share(share).map(|w| w.to_string()).as_deref(),
-                Some(shown)
-            );
+        for (share, shown) in
+            [(0.0, "0"), (0.1, "0.1"), (0.25, "0.25"), (0.001, "0.001"), (1.0, "1")]
+        {
+            assert_eq!(Weight::from_share(share).map(|w| w.to_string()).as_deref(), Some(shown));
         }
     }
 

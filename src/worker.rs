@@ -30,7 +30,7 @@ use crate::snapshot::{Publisher, Turns};
 use crate::tick::{Span, TICK, Ticks};
 use crate::upstream::Supplies;
 use crate::wire::exchange::Exchange;
-use crate::wire::headers::Peer;
+use crate::wire::forwarded::Peer;
 use crate::wire::socket::{ClientSocket, scratch};
 
 /// Pools are swept once in so many ticks.
@@ -99,17 +99,7 @@ struct Desk {
 
 impl Worker {
     fn start(setup: Setup) -> io::Result<Self> {
-        let Setup {
-            index,
-            listeners,
-            crew,
-            mailbox,
-            publisher,
-            turns,
-            shard,
-            log,
-            ..
-        } = setup;
+        let Setup { index, listeners, crew, mailbox, publisher, turns, shard, log, .. } = setup;
         let supplies = Supplies {
             shard: shard.clone(),
             ticks: Ticks::new(),
@@ -118,42 +108,18 @@ impl Worker {
         };
         let log = log.map(|sender| Rc::new(AccessLog::new(sender, shard.clone())));
         let phase = Rc::new(Cell::new(*setup.phase.borrow()));
-        let proxy = Proxy::new(
-            publisher,
-            turns,
-            supplies.clone(),
-            log.clone(),
-            phase.clone(),
-        );
+        let proxy = Proxy::new(publisher, turns, supplies.clone(), log.clone(), phase.clone());
         let acceptors = listeners
             .into_iter()
             .map(|socket| Acceptor::new(socket, index, crew.clone(), shard.clone()))
             .collect::<io::Result<_>>()?;
         let (open, emptied) = (Cell::new(0), Notify::new());
-        let desk = Rc::new(Desk {
-            proxy,
-            supplies,
-            crew,
-            log,
-            phase,
-            open,
-            emptied,
-        });
-        Ok(Self {
-            desk,
-            acceptors,
-            mailbox,
-            phase: setup.phase,
-        })
+        let desk = Rc::new(Desk { proxy, supplies, crew, log, phase, open, emptied });
+        Ok(Self { desk, acceptors, mailbox, phase: setup.phase })
     }
 
     async fn work(self) {
-        let Self {
-            desk,
-            acceptors,
-            mailbox,
-            mut phase,
-        } = self;
+        let Self { desk, acceptors, mailbox, mut phase } = self;
         for acceptor in acceptors {
             desk.clone().spawn_acceptor(acceptor, phase.clone());
         }
@@ -227,36 +193,18 @@ impl Desk {
     fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, local: HeaderValue, seat: Seat) {
         let guest = Guest::new(self.clone(), seat);
         let view = self.proxy.view();
-        let Supplies {
-            shard,
-            ticks,
-            scratch,
-            ids,
-        } = self.supplies.clone();
-        let exchange = Rc::new(Exchange::new(
-            ticks.timer(),
-            shard,
-            ids,
-            view.snapshot.client,
-        ));
+        let Supplies { shard, ticks, scratch, ids } = self.supplies.clone();
+        let exchange = Rc::new(Exchange::new(ticks.timer(), shard, ids, view.snapshot.client));
         let socket = ClientSocket::new(stream, scratch, exchange.clone());
         let config = &view.snapshot.config;
         let address = peer.ip().to_canonical();
-        let trusted = config
-            .listen
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&address));
+        let trusted = config.listen.trusted_proxies.iter().any(|net| net.contains(&address));
         let Ok(address_value) = HeaderValue::try_from(address.to_string()) else {
             return;
         };
         let tunnel = serve::TunnelSeat::default();
         let client = Rc::new(Client {
-            peer: Peer {
-                address,
-                address_value,
-                trusted,
-            },
+            peer: Peer { address, address_value, trusted },
             local,
             socket: socket.clone(),
             exchange: exchange.clone(),
@@ -264,13 +212,7 @@ impl Desk {
         });
         let tunnels = Span::from_duration(config.drain.tunnels);
         let phase = self.phase.clone();
-        let connection = ClientConnection {
-            socket,
-            exchange,
-            tunnel,
-            phase,
-            tunnels,
-        };
+        let connection = ClientConnection { socket, exchange, tunnel, phase, tunnels };
         let builder = serve::builder(config);
         spawn(async move {
             let service = service_fn(|request| {
@@ -300,12 +242,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let Desk {
-            open,
-            emptied,
-            supplies,
-            ..
-        } = &*self.desk;
+        let Desk { open, emptied, supplies, .. } = &*self.desk;
         if std::thread::panicking() {
             supplies.shard.panics.add(1);
         }
@@ -318,9 +255,6 @@ impl Drop for Guest {
 }
 
 fn spawn(task: impl Future<Output = ()> + 'static) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends with its connection, or its worker"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "ends with its connection, or its worker")]
     tokio::task::spawn_local(task);
 }

@@ -22,10 +22,7 @@ pub fn read_token(file: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("can't read token_file {}", file.display()))?;
     let token = text.trim();
     if token.len() < TOKEN_MIN {
-        bail!(
-            "token_file {}: the token is shorter than {TOKEN_MIN} bytes",
-            file.display()
-        );
+        bail!("token_file {}: the token is shorter than {TOKEN_MIN} bytes", file.display());
     }
     Ok(token.to_owned())
 }
@@ -34,34 +31,22 @@ pub fn read_token(file: &Path) -> anyhow::Result<String> {
 pub(crate) fn check(office: &Office, head: &Parts) -> Result<(), Box<Answer>> {
     if office.is_private && !is_local_host(&head.headers) {
         // DNS rebinding: a foreign name that was made to point here.
-        return refuse(
-            StatusCode::MISDIRECTED_REQUEST,
-            "The Host is not a local one.",
-        );
+        return refuse(StatusCode::MISDIRECTED_REQUEST, "The Host is not a local one.");
     }
     if matches!(head.method, Method::GET | Method::HEAD) {
         return Ok(());
     }
     if !is_same_origin(&head.headers) {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "The request comes from another site.",
-        );
+        return refuse(StatusCode::FORBIDDEN, "The request comes from another site.");
     }
-    let kind = head
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
+    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_json = kind.is_some_and(|kind| {
         kind.split(';')
             .next()
             .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
     });
     if head.method == Method::POST && !is_json {
-        return refuse(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Changes are application/json.",
-        );
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Changes are application/json.");
     }
     let Some(file) = &office.publisher.current().config.admin.token_file else {
         return Ok(());
@@ -71,10 +56,7 @@ pub(crate) fn check(office: &Office, head: &Parts) -> Result<(), Box<Answer>> {
         Ok(_) => refuse(StatusCode::UNAUTHORIZED, "A change needs the token."),
         Err(error) => {
             tracing::error!(%error, "changes are refused");
-            refuse(
-                StatusCode::FORBIDDEN,
-                "The token can't be read, so changes are refused.",
-            )
+            refuse(StatusCode::FORBIDDEN, "The token can't be read, so changes are refused.")
         }
     }
 }
@@ -91,10 +73,7 @@ fn is_local_host(headers: &HeaderMap) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         Some(_) | None => host,
     };
-    let address = name
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
@@ -107,10 +86,7 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(ORIGIN) else {
         return true;
     };
-    let host = headers
-        .get(HOST)
-        .map(http::HeaderValue::as_bytes)
-        .unwrap_or_default();
+    let host = headers.get(HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
     origin.as_bytes().strip_prefix(b"http://") == Some(host)
 }
 
@@ -118,18 +94,12 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return false;
     };
-    value
-        .as_bytes()
-        .strip_prefix(b"Bearer ")
-        .is_some_and(|given| same(given, token.as_bytes()))
+    value.as_bytes().strip_prefix(b"Bearer ").is_some_and(|given| same(given, token.as_bytes()))
 }
 
 /// Compares without telling by its time how far two secrets agree.
 fn same(left: &[u8], right: &[u8]) -> bool {
-    let differing = left
-        .iter()
-        .zip(right)
-        .fold(0, |sum, (left, right)| sum | (left ^ right));
+    let differing = left.iter().zip(right).fold(0, |sum, (left, right)| sum | (left ^ right));
     left.len() == right.len() && std::hint::black_box(differing) == 0
 }
 
@@ -140,33 +110,18 @@ mod tests {
     use super::*;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let field = |(name, value)| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )
-        };
+        let field =
+            |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         fields.iter().copied().map(field).collect()
     }
 
     #[test]
     fn only_local_names_are_local() {
-        for host in [
-            "localhost",
-            "LOCALHOST:9900",
-            "127.0.0.1:9900",
-            "127.9.9.9",
-            "[::1]:9900",
-        ] {
+        for host in ["localhost", "LOCALHOST:9900", "127.0.0.1:9900", "127.9.9.9", "[::1]:9900"] {
             assert!(is_local_host(&map(&[("host", host)])), "{host}");
         }
-        for host in [
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.1",
-            "127.0.0.1.evil:80",
-            "",
-        ] {
+        for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "127.0.0.1.evil:80", ""]
+        {
             assert!(!is_local_host(&map(&[("host", host)])), "{host}");
         }
         assert!(!is_local_host(&map(&[])));
@@ -176,10 +131,7 @@ mod tests {
     fn other_sites_are_foreign() {
         let host = ("host", "127.0.0.1:9900");
         assert!(is_same_origin(&map(&[host])));
-        assert!(is_same_origin(&map(&[
-            host,
-            ("origin", "http://127.0.0.1:9900")
-        ])));
+        assert!(is_same_origin(&map(&[host, ("origin", "http://127.0.0.1:9900")])));
         for foreign in [
             ("origin", "http://evil.example"),
             ("origin", "null"),
@@ -194,16 +146,9 @@ mod tests {
     #[test]
     fn a_token_must_be_whole() {
         let token = "0123456789abcdef";
-        assert!(bears(
-            &map(&[("authorization", "Bearer 0123456789abcdef")]),
-            token
-        ));
-        for wrong in [
-            "Bearer 0123456789abcde",
-            "Bearer 0123456789abcdef0",
-            "0123456789abcdef",
-            "",
-        ] {
+        assert!(bears(&map(&[("authorization", "Bearer 0123456789abcdef")]), token));
+        for wrong in ["Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "0123456789abcdef", ""]
+        {
             assert!(!bears(&map(&[("authorization", wrong)]), token), "{wrong}");
         }
     }

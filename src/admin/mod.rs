@@ -70,17 +70,11 @@ pub fn bind(admin: &Admin) -> anyhow::Result<Listener> {
             let socket = std::net::TcpListener::bind(address).with_context(cannot)?;
             socket.set_nonblocking(true)?;
             let address = AdminAddress::Tcp(socket.local_addr()?);
-            Ok(Listener {
-                address,
-                socket: Socket::Tcp(socket),
-            })
+            Ok(Listener { address, socket: Socket::Tcp(socket) })
         }
         AdminAddress::Unix(path) => {
             let socket = bind_unix(path).with_context(cannot)?;
-            Ok(Listener {
-                address: admin.address.clone(),
-                socket: Socket::Unix(socket),
-            })
+            Ok(Listener { address: admin.address.clone(), socket: Socket::Unix(socket) })
         }
     }
 }
@@ -88,10 +82,7 @@ pub fn bind(admin: &Admin) -> anyhow::Result<Listener> {
 /// The socket gets its mode before it gets its name, so nobody else can open it in between.
 fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "another process answers there",
-        ));
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
     }
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
     let socket = std::os::unix::net::UnixListener::bind(&temporary)?;
@@ -134,19 +125,14 @@ where
         return;
     };
     let office = office.clone();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends with the control plane's runtime"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "ends with the control plane's runtime")]
     tokio::spawn(async move {
         let service = service_fn(|request| {
             let office = office.clone();
             async move { Ok::<_, std::convert::Infallible>(answer(&office, request).await) }
         });
         let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT);
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         // A client that breaks its own connection has nobody else to tell.
         let _ = builder.serve_connection(TokioIo::new(io), service).await;
         drop(permit);
@@ -180,24 +166,15 @@ async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
 }
 
 /// What can be read. Paths are matched exactly, never by prefix.
-const SHOWN: [&str; 5] = [
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/api/v1/status",
-    "/api/v1/config",
-];
+const SHOWN: [&str; 5] = ["/livez", "/readyz", "/metrics", "/api/v1/status", "/api/v1/config"];
 
 fn show(office: &Office, path: &str) -> Answer {
     match path {
         "/livez" => text(StatusCode::OK, "alive\n"),
         "/readyz" => {
             let phase = *office.phase.borrow();
-            let status = if phase.is_ready() {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            };
+            let status =
+                if phase.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             text(status, format!("{}\n", phase.name()))
         }
         "/metrics" => match office.metrics.render() {

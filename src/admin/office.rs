@@ -33,9 +33,7 @@ pub type Answer = Response<Full<Bytes>>;
 pub(crate) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -49,9 +47,7 @@ pub(crate) fn json(value: &serde_json::Value) -> Answer {
 
 pub(crate) fn not_allowed(methods: &'static str) -> Answer {
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "The method does not fit.");
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(methods));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
 }
 

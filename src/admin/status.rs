@@ -14,10 +14,8 @@ pub(crate) fn status(office: &Office) -> Value {
     let snapshot = office.publisher.current();
     let phase = *office.phase.borrow();
     let reload = office.publisher.reload_state();
-    let paths: BTreeMap<_, _> = Side::ALL
-        .iter()
-        .map(|side| (side.name(), path(office, *side)))
-        .collect();
+    let paths: BTreeMap<_, _> =
+        Side::ALL.iter().map(|side| (side.name(), path(office, *side))).collect();
     let routes: Vec<_> = snapshot
         .rules
         .targets()
@@ -34,9 +32,7 @@ pub(crate) fn status(office: &Office) -> Value {
     let faults: BTreeMap<_, _> = ClientFault::ALL
         .iter()
         .map(|fault| {
-            let number = office
-                .metrics
-                .sum(|shard| shard.client_faults[*fault as usize].get());
+            let number = office.metrics.sum(|shard| shard.client_faults[*fault as usize].get());
             (fault.name(), number)
         })
         .filter(|(_, number)| *number > 0)
@@ -92,9 +88,9 @@ fn path(office: &Office, side: Side) -> Value {
 fn requests(office: &Office, side: Side, route: RouteId) -> u64 {
     office.metrics.sum(|shard| {
         let mut routes = shard.sides.get(side).routes();
-        routes.find(|(id, _)| *id == route).map_or(0, |(_, cells)| {
-            cells.codes.iter().map(|(_, number)| number).sum()
-        })
+        routes
+            .find(|(id, _)| *id == route)
+            .map_or(0, |(_, cells)| cells.codes.iter().map(|(_, number)| number).sum())
     })
 }
 

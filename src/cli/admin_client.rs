@@ -25,9 +25,7 @@ const ANSWER_MAX: usize = 16 << 20;
 /// # Errors
 /// When nobody answers there, or not with HTTP.
 pub(crate) fn get(address: &AdminAddress, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = runtime.block_on(async { timeout(TIMEOUT, connect_and_ask(address, path)).await });
     match asked {
         Ok(answer) => answer.with_context(|| format!("can't ask the admin listener at {address}")),
@@ -61,12 +59,7 @@ async fn connect_and_ask(
                     std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
                 });
             }
-            ask(
-                TcpStream::connect(address).await?,
-                &address.to_string(),
-                path,
-            )
-            .await
+            ask(TcpStream::connect(address).await?, &address.to_string(), path).await
         }
         AdminAddress::Unix(file) => ask(UnixStream::connect(file).await?, "localhost", path).await,
     }
@@ -77,15 +70,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(HOST, host)
-        .body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(HOST, host).body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error))?;
         Ok((status, body.to_bytes()))
     };

@@ -20,10 +20,7 @@ impl Check {
         let file = self.file.as_ref().unwrap_or(&global.config);
         let config = Config::load(file)?;
         let name = file.display();
-        print(&format!(
-            "{name}: ok (async_weight {}, hash {})\n",
-            config.weight, config.hash
-        ))?;
+        print(&format!("{name}: ok (async_weight {}, hash {})\n", config.weight, config.hash))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -40,10 +40,8 @@ impl Explain {
         let bucket = bucket(&Salt::new(&config.split.salt), self.key.as_bytes());
         // The smallest weight whose threshold is above the bucket.
         let moves_at = (f64::from(bucket) + 1.0) / 4_294_967_296.0;
-        let named = config
-            .routes
-            .iter()
-            .map(|route| (route.name.as_str(), route.weight, route.pin));
+        let named =
+            config.routes.iter().map(|route| (route.name.as_str(), route.weight, route.pin));
         let rows: Vec<Row> = named
             .chain([(DEFAULT_ROUTE, config.weight, None)])
             .map(|(route, weight, pin)| Row {
@@ -66,17 +64,10 @@ impl Explain {
 fn document(key: &str, bucket: u32, moves_at: f64, rows: &[Row]) -> String {
     let routes: Vec<_> = rows
         .iter()
-        .map(
-            |Row {
-                 route,
-                 weight,
-                 side,
-                 pinned,
-             }| {
-                let weight = weight.share();
-                json!({ "route": route, "weight": weight, "path": side.name(), "pinned": pinned })
-            },
-        )
+        .map(|Row { route, weight, side, pinned }| {
+            let weight = weight.share();
+            json!({ "route": route, "weight": weight, "path": side.name(), "pinned": pinned })
+        })
         .collect();
     let document =
         json!({ "key": key, "bucket": bucket, "moves_at_weight": moves_at, "routes": routes });
@@ -87,18 +78,8 @@ fn prose(key: &str, bucket: u32, moves_at: f64, rows: &[Row]) -> String {
     let mut text = format!(
         "key {key:?} has bucket {bucket} of 4294967296; it moves to async at weight {moves_at:.6}\n"
     );
-    for Row {
-        route,
-        weight,
-        side,
-        pinned,
-    } in rows
-    {
-        let why = if *pinned {
-            "pinned".to_owned()
-        } else {
-            format!("weight {weight}")
-        };
+    for Row { route, weight, side, pinned } in rows {
+        let why = if *pinned { "pinned".to_owned() } else { format!("weight {weight}") };
         text.push_str(&format!("{route:<20} {side:<7} ({why})\n"));
     }
     text

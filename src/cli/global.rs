@@ -12,12 +12,7 @@ use crate::config::values::AdminAddress;
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The config file.
-    #[arg(
-        long,
-        global = true,
-        env = "CUTOVER_CONFIG",
-        default_value = "cutover.toml"
-    )]
+    #[arg(long, global = true, env = "CUTOVER_CONFIG", default_value = "cutover.toml")]
     pub(crate) config: PathBuf,
     /// The running proxy's admin address, such as 127.0.0.1:9900 or unix:/run/cutover.sock; the
     /// config's by default.

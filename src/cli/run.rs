@@ -22,9 +22,7 @@ impl Run {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         start_log();
         let config = Config::load(&global.config)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             // Caught from before the first connection, so that no signal finds its default.
             let mut signals = Signals::new()?;
@@ -49,12 +47,7 @@ impl Run {
 
 /// The result of a drain, in the log and as an exit code.
 pub(crate) fn report(outcome: &Outcome) -> ExitCode {
-    let Outcome {
-        cut,
-        cut_tunnels,
-        in_flight,
-        took,
-    } = outcome;
+    let Outcome { cut, cut_tunnels, in_flight, took } = outcome;
     let took_ms = took.as_millis();
     if outcome.is_clean() {
         tracing::info!(in_flight, took_ms, "drained, nothing was cut off");
@@ -75,14 +68,8 @@ pub(crate) fn report(outcome: &Outcome) -> ExitCode {
 /// Logs for people on a terminal, JSON lines elsewhere; standard output is the access log's.
 fn start_log() {
     let filter = EnvFilter::try_from_env("CUTOVER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.init()
-    } else {
-        builder.json().init()
-    }
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
 }
 
 #[derive(Debug, PartialEq, Eq)]

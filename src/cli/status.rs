@@ -33,11 +33,7 @@ impl Status {
         let address = global.admin()?;
         if self.ready {
             let (status, body) = admin_client::get(&address, "/readyz")?;
-            anyhow::ensure!(
-                status.is_success(),
-                "{}",
-                String::from_utf8_lossy(&body).trim()
-            );
+            anyhow::ensure!(status.is_success(), "{}", String::from_utf8_lossy(&body).trim());
             return Ok(ExitCode::SUCCESS);
         }
         loop {
@@ -53,10 +49,7 @@ impl Status {
             if !self.watch {
                 return Ok(ExitCode::SUCCESS);
             }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a person watches; nothing else waits"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "a person watches; nothing else waits")]
             std::thread::sleep(INTERVAL);
         }
     }
@@ -100,12 +93,8 @@ fn prose(status: &Value) -> String {
     );
     for name in ["legacy", "async"] {
         let path = &status["paths"][name];
-        let errors: u64 = path["errors"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter_map(|(_, n)| n.as_u64())
-            .sum();
+        let errors: u64 =
+            path["errors"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
         let quantile = |q: &str| bound(&path["duration_seconds"][q]);
         let _ = writeln!(
             text,
@@ -133,17 +122,10 @@ fn number(value: &Value) -> f64 {
 fn observed(requests: &Value) -> String {
     let (legacy, async_) = (number(&requests["legacy"]), number(&requests["async"]));
     let all = legacy + async_;
-    if all > 0.0 {
-        format!("{:.4}", async_ / all)
-    } else {
-        "-".to_owned()
-    }
+    if all > 0.0 { format!("{:.4}", async_ / all) } else { "-".to_owned() }
 }
 
 /// Quantiles are the upper bounds of histogram buckets.
 fn bound(seconds: &Value) -> String {
-    seconds.as_f64().map_or_else(
-        || "-".to_owned(),
-        |seconds| format!("<={:.1}ms", seconds * 1e3),
-    )
+    seconds.as_f64().map_or_else(|| "-".to_owned(), |seconds| format!("<={:.1}ms", seconds * 1e3))
 }

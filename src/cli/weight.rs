@@ -48,10 +48,7 @@ impl Weight {
             let status = admin_client::get_json(&address, "/api/v1/status")
                 .with_context(|| format!("{done} is written, but no proxy says it is in force"))?;
             if status["config"]["hash"] == wanted.as_str() {
-                print(&format!(
-                    "{done}, in force after {} ms\n",
-                    began.elapsed().as_millis()
-                ))?;
+                print(&format!("{done}, in force after {} ms\n", began.elapsed().as_millis()))?;
                 return Ok(ExitCode::SUCCESS);
             }
             if began.elapsed() > NOTICE {

@@ -49,12 +49,9 @@ pub fn with_weight(
     route: Option<&str>,
     path: &Path,
 ) -> Result<String, EditError> {
-    let mut document: DocumentMut =
-        text.parse()
-            .map_err(|error: toml_edit::TomlError| EditError::Syntax {
-                path: path.to_owned(),
-                message: error.to_string(),
-            })?;
+    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
+        EditError::Syntax { path: path.to_owned(), message: error.to_string() }
+    })?;
     let table = match route {
         None => document.as_table_mut(),
         Some(name) => document
@@ -65,10 +62,7 @@ pub fn with_weight(
                     .iter_mut()
                     .find(|route| route.get("name").and_then(Item::as_str) == Some(name))
             })
-            .ok_or_else(|| EditError::NoRoute {
-                path: path.to_owned(),
-                name: name.to_owned(),
-            })?,
+            .ok_or_else(|| EditError::NoRoute { path: path.to_owned(), name: name.to_owned() })?,
     };
     let mut value = Value::Float(Formatted::new(share));
     if let Some(item) = table.get_mut("async_weight") {
@@ -88,10 +82,7 @@ pub fn with_weight(
 /// # Errors
 /// When the directory can't be written to, or the owner can't be kept.
 pub fn replace(path: &Path, content: &str) -> Result<(), EditError> {
-    let failed = |source| EditError::File {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| EditError::File { path: path.to_owned(), source };
     // A link is followed, so that it goes on being one.
     let target = fs::canonicalize(path).map_err(failed)?;
     let temporary = target.with_extension(format!("tmp-{}", std::process::id()));
@@ -105,11 +96,8 @@ pub fn replace(path: &Path, content: &str) -> Result<(), EditError> {
 
 fn write_beside(target: &Path, temporary: &Path, content: &str) -> io::Result<()> {
     let old = fs::metadata(target)?;
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(temporary)?;
+    let mut file: File =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(content.as_bytes())?;
     let new = file.metadata()?;
     if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
@@ -138,14 +126,8 @@ mod tests {
 
     #[test]
     fn a_route_gets_a_weight_of_its_own() {
-        assert_eq!(
-            edited(Some("pay")).unwrap(),
-            format!("{TEXT}async_weight = 0.25\n")
-        );
-        assert!(matches!(
-            edited(Some("gone")),
-            Err(EditError::NoRoute { .. })
-        ));
+        assert_eq!(edited(Some("pay")).unwrap(), format!("{TEXT}async_weight = 0.25\n"));
+        assert!(matches!(edited(Some("gone")), Err(EditError::NoRoute { .. })));
     }
 
     #[test]

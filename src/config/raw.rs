@@ -124,12 +124,8 @@ pub(crate) fn read<T>(
 /// A faulty value is recorded and its default taken, so that the rest can still be checked.
 fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let mut file = Section::document(faults);
-    let async_weight = file
-        .required::<Share>("async_weight")
-        .map(Spanned::into_inner);
-    let state_dir = file
-        .optional::<PathBuf>("state_dir")
-        .map(Spanned::into_inner);
+    let async_weight = file.required::<Share>("async_weight").map(Spanned::into_inner);
+    let state_dir = file.optional::<PathBuf>("state_dir").map(Spanned::into_inner);
     let listen = listen(file.section("listen"));
     let admin = admin(file.section("admin"));
     let legacy = path(file.section("legacy"));
@@ -186,9 +182,7 @@ fn admin(mut table: Section<'_>) -> Admin {
     let default = AdminAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)));
     let admin = Admin {
         address: table.or("address", default),
-        token_file: table
-            .or("token_file", Some(PathBuf::new()))
-            .filter(|p| *p != PathBuf::new()),
+        token_file: table.or("token_file", Some(PathBuf::new())).filter(|p| *p != PathBuf::new()),
         span: table.span(),
     };
     table.finish();
@@ -234,12 +228,7 @@ fn route(mut table: Section<'_>) -> Option<Route> {
     let async_weight = table.optional("async_weight").map(Spanned::into_inner);
     let pin = table.optional("pin");
     table.finish();
-    Some(Route {
-        name: name?,
-        pattern: pattern?,
-        async_weight,
-        pin,
-    })
+    Some(Route { name: name?, pattern: pattern?, async_weight, pin })
 }
 
 fn drain(mut table: Section<'_>) -> Drain {
@@ -271,11 +260,7 @@ fn positive(table: &mut Section<'_>, key: &str, default_seconds: u64) -> Duratio
         return default;
     };
     if value.get_ref().0.is_zero() {
-        table.fault(
-            value.span(),
-            key,
-            "must be over zero: each wait has a limit",
-        );
+        table.fault(value.span(), key, "must be over zero: each wait has a limit");
     }
     value.into_inner().0
 }
@@ -285,11 +270,7 @@ fn count(table: &mut Section<'_>, key: &str, default: usize) -> usize {
         return default;
     };
     if *value.get_ref() > COUNT_MAX {
-        table.fault(
-            value.span(),
-            key,
-            format!("is over the limit of {COUNT_MAX}"),
-        );
+        table.fault(value.span(), key, format!("is over the limit of {COUNT_MAX}"));
     }
     value.into_inner()
 }
@@ -314,11 +295,7 @@ fn size(
     };
     if !range.contains(&value.get_ref().0) {
         let (low, high) = (range.start(), range.end());
-        table.fault(
-            value.span(),
-            key,
-            format!("must be from {low} to {high} bytes"),
-        );
+        table.fault(value.span(), key, format!("must be from {low} to {high} bytes"));
     }
     value.into_inner().0
 }

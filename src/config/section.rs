@@ -43,10 +43,7 @@ pub(crate) struct Faults<'a> {
 
 impl<'a> Faults<'a> {
     pub(crate) fn new(source: &'a str) -> Self {
-        Self {
-            source,
-            found: RefCell::default(),
-        }
+        Self { source, found: RefCell::default() }
     }
 
     pub(crate) fn add(&self, span: Range<usize>, key: String, message: impl Into<String>) {
@@ -82,11 +79,7 @@ impl<'a> Section<'a> {
     pub(crate) fn document(faults: &'a Faults<'a>) -> Self {
         let (table, errors) = DeTable::parse_recoverable(faults.source);
         for error in errors {
-            faults.add(
-                error.span().unwrap_or_default(),
-                String::new(),
-                error.message(),
-            );
+            faults.add(error.span().unwrap_or_default(), String::new(), error.message());
         }
         Self::new(String::new(), 0..0, table.into_inner(), faults)
     }
@@ -96,20 +89,11 @@ impl<'a> Section<'a> {
             .into_iter()
             .map(|(key, value)| (key.get_ref().to_string(), key.span(), value))
             .collect();
-        Self {
-            name,
-            span,
-            entries,
-            faults,
-        }
+        Self { name, span, entries, faults }
     }
 
     fn key(&self, key: &str) -> String {
-        if self.name.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.name)
-        }
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
     fn remove(&mut self, key: &str) -> Option<Spanned<DeValue<'a>>> {
@@ -149,8 +133,7 @@ impl<'a> Section<'a> {
     /// The value of `key`, whose absence is a fault.
     pub(crate) fn required<T: DeserializeOwned>(&mut self, key: &str) -> Option<Spanned<T>> {
         if !self.has(key) {
-            self.faults
-                .add(self.span.clone(), self.key(key), "is missing");
+            self.faults.add(self.span.clone(), self.key(key), "is missing");
         }
         self.optional(key)
     }
@@ -172,10 +155,9 @@ impl<'a> Section<'a> {
         };
         let span = value.span();
         match value.into_inner() {
-            DeValue::Array(tables) => tables
-                .into_iter()
-                .map(|table| self.table(name.clone(), table))
-                .collect(),
+            DeValue::Array(tables) => {
+                tables.into_iter().map(|table| self.table(name.clone(), table)).collect()
+            }
             _ => {
                 self.faults.add(span, name, "must be an array of tables");
                 Vec::new()
@@ -188,8 +170,7 @@ impl<'a> Section<'a> {
         match value.into_inner() {
             DeValue::Table(table) => Self::new(name, span, table, self.faults),
             _ => {
-                self.faults
-                    .add(span.clone(), name.clone(), "must be a table");
+                self.faults.add(span.clone(), name.clone(), "must be a table");
                 Self::new(name, span, DeTable::new(), self.faults)
             }
         }
@@ -203,8 +184,7 @@ impl<'a> Section<'a> {
     /// Ends the table: each key that nobody asked for is a fault.
     pub(crate) fn finish(self) {
         for (key, span, _) in &self.entries {
-            self.faults
-                .add(span.clone(), self.key(key), "is not a known key");
+            self.faults.add(span.clone(), self.key(key), "is not a known key");
         }
     }
 }
@@ -225,17 +205,10 @@ mod tests {
         table.required::<u32>("e");
         table.finish();
         document.finish();
-        let found: Vec<String> = faults
-            .into_found()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let found: Vec<String> = faults.into_found().iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 4, "{found:?}");
         assert!(found[0].starts_with("2:5: `b`: "), "{found:?}");
-        assert!(
-            found[1].starts_with("4:") && found[1].contains("`t.e`: is missing"),
-            "{found:?}"
-        );
+        assert!(found[1].starts_with("4:") && found[1].contains("`t.e`: is missing"), "{found:?}");
         assert!(found[2].starts_with("5:5: `t.d`: "), "{found:?}");
         assert_eq!(found[3], "6:1: `t.unknown`: is not a known key");
     }

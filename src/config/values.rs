@@ -63,9 +63,7 @@ impl FromStr for Size {
         }
         let wrong =
             || format!("`{text}` is not a size such as \"64KiB\", \"1MiB\" or \"unlimited\"");
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().map_err(|_| wrong())?;
         let bytes = match unit {
@@ -164,10 +162,7 @@ impl Endpoint {
     /// The address, where the host is one; a name has to be resolved.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        self.host
-            .parse::<IpAddr>()
-            .ok()
-            .map(|ip| SocketAddr::new(ip, self.port))
+        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 }
 
@@ -200,15 +195,8 @@ impl FromStr for Endpoint {
         if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
             return Err(wrong("must have no path: requests keep their own"));
         }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        Ok(Self {
-            host,
-            port: authority.port_u16().unwrap_or(80),
-        })
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { host, port: authority.port_u16().unwrap_or(80) })
     }
 }
 
@@ -231,9 +219,7 @@ impl FromStr for LogTarget {
             "" => Ok(Self::Off),
             "stdout" => Ok(Self::Stdout),
             path if path.starts_with('/') => Ok(Self::File(path.into())),
-            _ => Err(format!(
-                "`{text}` must be \"stdout\", \"\" or an absolute path"
-            )),
+            _ => Err(format!("`{text}` must be \"stdout\", \"\" or an absolute path")),
         }
     }
 }
@@ -277,28 +263,10 @@ mod tests {
 
     #[test]
     fn times_need_a_unit_and_have_a_limit() {
-        for (text, millis) in [
-            ("250ms", 250),
-            ("10s", 10_000),
-            ("0s", 0),
-            ("1h", 3_600_000),
-        ] {
-            assert_eq!(
-                text.parse(),
-                Ok(Time(Duration::from_millis(millis))),
-                "{text}"
-            );
+        for (text, millis) in [("250ms", 250), ("10s", 10_000), ("0s", 0), ("1h", 3_600_000)] {
+            assert_eq!(text.parse(), Ok(Time(Duration::from_millis(millis))), "{text}");
         }
-        for text in [
-            "10",
-            "s",
-            "-1s",
-            "1.5s",
-            "1d",
-            "169h",
-            "99999999999999999999s",
-            "",
-        ] {
+        for text in ["10", "s", "-1s", "1.5s", "1d", "169h", "99999999999999999999s", ""] {
             assert!(text.parse::<Time>().is_err(), "{text}");
         }
     }
@@ -321,19 +289,11 @@ mod tests {
             ("http://backend/", "backend:80"),
             ("http://[::1]:80", "[::1]:80"),
         ] {
-            assert_eq!(
-                text.parse::<Endpoint>().map(|e| e.to_string()).as_deref(),
-                Ok(shown)
-            );
+            assert_eq!(text.parse::<Endpoint>().map(|e| e.to_string()).as_deref(), Ok(shown));
         }
-        for text in [
-            "127.0.0.1:9001",
-            "http://a/x",
-            "http://a?b",
-            "https://a",
-            "http://",
-            "ftp://a",
-        ] {
+        for text in
+            ["127.0.0.1:9001", "http://a/x", "http://a?b", "https://a", "http://", "ftp://a"]
+        {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
         let error = "http://user:secret@a".parse::<Endpoint>().unwrap_err();

@@ -51,10 +51,7 @@ pub struct Async {
 /// # Errors
 /// When the system refuses the socket or a thread.
 pub fn start(address: SocketAddr) -> io::Result<Async> {
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()?;
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -67,12 +64,7 @@ pub fn start(address: SocketAddr) -> io::Result<Async> {
     let server = serve(listener, Arc::clone(&bridge), stopped);
     let run = move || runtime.block_on(server);
     let thread = thread::Builder::new().name("async".to_owned()).spawn(run)?;
-    Ok(Async {
-        address,
-        bridge,
-        stop,
-        thread,
-    })
+    Ok(Async { address, bridge, stop, thread })
 }
 
 /// Serves `listener` until `stop` completes; then closes it, lets the requests in flight finish (for ten seconds at most)
@@ -152,10 +144,9 @@ async fn answer(
     }
     let readable = matches!(*request.method(), Method::GET | Method::HEAD);
     Ok(match request.uri().path() {
-        "/" if readable => reply(
-            StatusCode::OK,
-            &json!({ "backend": "async", "runs_on": "tokio" }),
-        ),
+        "/" if readable => {
+            reply(StatusCode::OK, &json!({ "backend": "async", "runs_on": "tokio" }))
+        }
         "/healthz" if readable => reply(StatusCode::OK, &json!({ "status": "ok" })),
         path => match order_id(path).filter(|_| readable) {
             Some(id) => order(id.to_owned(), &bridge).await,
@@ -170,9 +161,7 @@ async fn order(id: String, bridge: &Bridge) -> Response<Full<Bytes>> {
         Err(bridge::Full) => {
             let body = json!({ "error": "too many orders wait" });
             let mut reply = reply(StatusCode::SERVICE_UNAVAILABLE, &body);
-            reply
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             reply
         }
     }
@@ -246,16 +235,8 @@ mod tests {
             assert_eq!(expected.0, status, "{request_line}");
             assert_eq!(exchange(successor.address(), request_line, body), expected);
         }
-        assert!(
-            exchange(legacy.address(), "GET /", b"")
-                .1
-                .contains(r#""backend":"legacy""#)
-        );
-        assert!(
-            exchange(successor.address(), "GET /", b"")
-                .1
-                .contains(r#""backend":"async""#)
-        );
+        assert!(exchange(legacy.address(), "GET /", b"").1.contains(r#""backend":"legacy""#));
+        assert!(exchange(successor.address(), "GET /", b"").1.contains(r#""backend":"async""#));
         legacy.stop();
         successor.stop();
     }
@@ -279,9 +260,7 @@ mod tests {
     fn stop_answers_what_is_in_flight() {
         let successor = start(ANY).unwrap();
         let mut stream = std::net::TcpStream::connect(successor.address()).unwrap();
-        stream
-            .write_all(b"GET /orders/7 HTTP/1.1\r\nHost: demo\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"GET /orders/7 HTTP/1.1\r\nHost: demo\r\n\r\n").unwrap();
         while successor.bridge().wait().count == 0 {
             thread::yield_now();
         }

@@ -65,9 +65,7 @@ impl Bridge {
         let spawn = |number| {
             let queue = Arc::clone(&queue);
             let name = format!("bridge-{number}");
-            thread::Builder::new()
-                .name(name)
-                .spawn(move || work(&queue))
+            thread::Builder::new().name(name).spawn(move || work(&queue))
         };
         Ok(Self {
             jobs,
@@ -104,12 +102,9 @@ impl Bridge {
             // An error means that the caller has given up; there is nobody to tell.
             let _ = reply.send(result);
         });
-        self.jobs
-            .send(job)
-            .expect("the threads live as long as the sender in `self`");
-        let result = answer
-            .await
-            .expect("each job sends one reply, whether its call panics or not");
+        self.jobs.send(job).expect("the threads live as long as the sender in `self`");
+        let result =
+            answer.await.expect("each job sends one reply, whether its call panics or not");
         Ok(result.unwrap_or_else(|panic| panic::resume_unwind(panic)))
     }
 
@@ -161,10 +156,7 @@ impl Bridge {
 
     fn enter(&self) -> Result<Place<'_>, Full> {
         let one_more = |waiting| (waiting < self.depth_max).then_some(waiting + 1);
-        match self
-            .waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-        {
+        match self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(_) => Ok(Place(&self.waiting)),
             Err(_) => {
                 self.rejected.fetch_add(1, Ordering::Relaxed);
@@ -197,11 +189,7 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
 
 /// In a function of its own, so that the lock is released before the job runs.
 fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Job> {
-    queue
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .recv()
-        .ok()
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 #[cfg(test)]
@@ -225,13 +213,7 @@ mod tests {
     async fn a_call_returns_its_value_and_counts_no_wait() {
         let bridge = Bridge::new(2, 0).unwrap();
         assert_eq!(bridge.run(|| 7).await, Ok(7));
-        assert_eq!(
-            bridge.wait(),
-            Wait {
-                count: 1,
-                total: Duration::ZERO
-            }
-        );
+        assert_eq!(bridge.wait(), Wait { count: 1, total: Duration::ZERO });
         bridge.stop();
     }
 

@@ -77,11 +77,7 @@ pub fn start(address: SocketAddr, threads: usize) -> io::Result<Legacy> {
     // On Linux `accept` keeps to this too, so that the accepting thread sees the stop flag.
     SockRef::from(&listener).set_read_timeout(Some(10 * POLL))?;
     let address = listener.local_addr()?;
-    let mut legacy = Legacy {
-        address,
-        pool: Arc::default(),
-        threads: Vec::new(),
-    };
+    let mut legacy = Legacy { address, pool: Arc::default(), threads: Vec::new() };
     let accept = move |pool: &Pool| accept(&listener, pool);
     legacy.spawn("legacy-accept".to_owned(), accept)?;
     for number in 0..threads.max(1) {
@@ -101,8 +97,7 @@ pub(crate) fn fetch_order(id: &str) -> Value {
 
 /// The id in `/orders/{id}`, which is one segment and not empty.
 pub(crate) fn order_id(path: &str) -> Option<&str> {
-    path.strip_prefix("/orders/")
-        .filter(|id| !id.is_empty() && !id.contains('/'))
+    path.strip_prefix("/orders/").filter(|id| !id.is_empty() && !id.contains('/'))
 }
 
 // === impl Legacy ===
@@ -239,11 +234,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(POLL))?;
         stream.set_write_timeout(Some(IDLE_TIMEOUT))?;
-        Ok(Self {
-            stream,
-            buffer: Vec::new(),
-            silent_until: Instant::now() + IDLE_TIMEOUT,
-        })
+        Ok(Self { stream, buffer: Vec::new(), silent_until: Instant::now() + IDLE_TIMEOUT })
     }
 
     /// Reads a head, and its body to discard it. An error is the status of the refusal.

@@ -92,22 +92,13 @@ enum Fault {
 /// # Errors
 /// When the system refuses the thread or its runtime.
 pub fn start(target: SocketAddr, per_second: u32) -> io::Result<Load> {
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()?;
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let client = Arc::new(Client::new(target));
     let (stop, stopped) = oneshot::channel();
     let load = run(Arc::clone(&client), per_second, stopped);
     let name = "load".to_owned();
-    let thread = thread::Builder::new()
-        .name(name)
-        .spawn(move || runtime.block_on(load))?;
-    Ok(Load {
-        client,
-        stop,
-        thread,
-    })
+    let thread = thread::Builder::new().name(name).spawn(move || runtime.block_on(load))?;
+    Ok(Load { client, stop, thread })
 }
 
 // === impl Load ===
@@ -135,8 +126,7 @@ impl Counts {
     /// Requests that have no outcome yet.
     pub fn in_flight(&self) -> u64 {
         let refused: u64 = self.refused.values().sum();
-        self.sent
-            .saturating_sub(self.ok + refused + self.failed + self.after_close)
+        self.sent.saturating_sub(self.ok + refused + self.failed + self.after_close)
     }
 
     fn record(&mut self, outcome: &Result<Parts, Fault>) {
@@ -191,10 +181,7 @@ impl Client {
             }
         }
         let mut fresh = self.connect().await?;
-        let reply = fresh
-            .send_request(message)
-            .await
-            .map_err(|_| Fault::Failed)?;
+        let reply = fresh.send_request(message).await.map_err(|_| Fault::Failed)?;
         self.receive(fresh, reply).await
     }
 
@@ -215,15 +202,10 @@ impl Client {
         idle.pop().map(|(connection, _)| connection)
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "ends with its connection, or with the runtime"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "ends with its connection, or with the runtime")]
     async fn connect(&self) -> Result<Connection, Fault> {
         let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(self.target)).await;
-        let stream = connected
-            .map_err(|_| Fault::Failed)?
-            .map_err(|error| self.fault(&error))?;
+        let stream = connected.map_err(|_| Fault::Failed)?.map_err(|error| self.fault(&error))?;
         self.reached.store(true, Ordering::Relaxed);
         // Without it requests are late, not wrong.
         let _ = stream.set_nodelay(true);

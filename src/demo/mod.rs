@@ -55,9 +55,7 @@ pub fn run(file: &Path, rate: u32, seconds: Option<u64>) -> anyhow::Result<ExitC
         file.display(),
     ))?;
     let load = load::start(target, rate).context("the load")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (outcome, shown) = runtime.block_on(async {
         let shown = watch(&app, &load, &async_, seconds).await;
         // The load goes on until the proxy has closed its listener.
@@ -75,11 +73,7 @@ pub fn run(file: &Path, rate: u32, seconds: Option<u64>) -> anyhow::Result<ExitC
         counts.ok,
         counts.after_close,
     ))?;
-    Ok(if lost == 0 && outcome.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if lost == 0 && outcome.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn endpoint(config: &Config, side: Side) -> anyhow::Result<SocketAddr> {
@@ -153,16 +147,10 @@ impl Seen {
     /// The 95th percentile of what came after `before`, as the bound of its bucket.
     fn p95(&self, before: &Self, side: Side) -> String {
         let mut fresh = self.durations.get(side).clone();
-        for (bucket, old) in fresh
-            .buckets
-            .iter_mut()
-            .zip(before.durations.get(side).buckets)
-        {
+        for (bucket, old) in fresh.buckets.iter_mut().zip(before.durations.get(side).buckets) {
             *bucket -= old;
         }
-        fresh
-            .quantile(0.95)
-            .map_or_else(|| "-".to_owned(), |q| format!("<={:.0} ms", q * 1e3))
+        fresh.quantile(0.95).map_or_else(|| "-".to_owned(), |q| format!("<={:.0} ms", q * 1e3))
     }
 }
 
@@ -182,7 +170,5 @@ fn line(app: &App, before: &Seen, now: &Seen, async_: &async_::Async) -> String 
 
 fn say(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("can't write")
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("can't write")
 }

@@ -12,87 +12,30 @@ use crate::vocab::{Reason, RouteId, Side};
 
 /// Everything that the shards hold: name, help.
 const FAMILIES: [(&str, &str); 24] = [
-    (
-        "cutover_requests_total",
-        "Requests that ended, by path, route and status code.",
-    ),
-    (
-        "cutover_request_duration_seconds",
-        "Head received to last byte sent.",
-    ),
-    (
-        "cutover_upstream_duration_seconds",
-        "Request sent to response head.",
-    ),
+    ("cutover_requests_total", "Requests that ended, by path, route and status code."),
+    ("cutover_request_duration_seconds", "Head received to last byte sent."),
+    ("cutover_upstream_duration_seconds", "Request sent to response head."),
     ("cutover_errors_total", "Faults of a path, by kind."),
-    (
-        "cutover_client_errors_total",
-        "Faults of clients, by kind; never counted against a path.",
-    ),
-    (
-        "cutover_requests_in_flight",
-        "Requests between decision and end of their reply.",
-    ),
+    ("cutover_client_errors_total", "Faults of clients, by kind; never counted against a path."),
+    ("cutover_requests_in_flight", "Requests between decision and end of their reply."),
     ("cutover_tunnels_open", "Upgraded connections."),
     ("cutover_queue_depth", "Requests that wait for a slot."),
-    (
-        "cutover_queue_wait_seconds",
-        "Time in the queue, of those that waited.",
-    ),
+    ("cutover_queue_wait_seconds", "Time in the queue, of those that waited."),
     ("cutover_request_bytes_total", "Body bytes from clients."),
     ("cutover_response_bytes_total", "Body bytes to clients."),
-    (
-        "cutover_split_decisions_total",
-        "Decisions by path and reason.",
-    ),
-    (
-        "cutover_stale_connections_total",
-        "Requests moved off a pooled connection found closed.",
-    ),
-    (
-        "cutover_endpoint_connections",
-        "Connections to an endpoint, by state.",
-    ),
-    (
-        "cutover_upstream_connects_total",
-        "Connection attempts to an endpoint, by result.",
-    ),
-    (
-        "cutover_connections_open",
-        "Open client connections, by protocol.",
-    ),
-    (
-        "cutover_connections_total",
-        "Client connections accepted, by protocol.",
-    ),
-    (
-        "cutover_connections_rejected_total",
-        "Connections not accepted at once, by reason.",
-    ),
-    (
-        "cutover_worker_connections",
-        "Open client connections of each worker.",
-    ),
-    (
-        "cutover_worker_lag_seconds",
-        "How late a worker's own tick woke.",
-    ),
-    (
-        "cutover_drain_cut_total",
-        "Requests cut off at the end of a drain.",
-    ),
-    (
-        "cutover_panics_total",
-        "Panics, each of which ended one connection.",
-    ),
-    (
-        "cutover_access_log_dropped_total",
-        "Access log lines dropped, the writer being behind.",
-    ),
-    (
-        "cutover_route_names",
-        "Route names seen since the start; their number is bounded.",
-    ),
+    ("cutover_split_decisions_total", "Decisions by path and reason."),
+    ("cutover_stale_connections_total", "Requests moved off a pooled connection found closed."),
+    ("cutover_endpoint_connections", "Connections to an endpoint, by state."),
+    ("cutover_upstream_connects_total", "Connection attempts to an endpoint, by result."),
+    ("cutover_connections_open", "Open client connections, by protocol."),
+    ("cutover_connections_total", "Client connections accepted, by protocol."),
+    ("cutover_connections_rejected_total", "Connections not accepted at once, by reason."),
+    ("cutover_worker_connections", "Open client connections of each worker."),
+    ("cutover_worker_lag_seconds", "How late a worker's own tick woke."),
+    ("cutover_drain_cut_total", "Requests cut off at the end of a drain."),
+    ("cutover_panics_total", "Panics, each of which ended one connection."),
+    ("cutover_access_log_dropped_total", "Access log lines dropped, the writer being behind."),
+    ("cutover_route_names", "Route names seen since the start; their number is bounded."),
 ];
 
 /// The collector.
@@ -106,12 +49,7 @@ impl Families {
         let descs = FAMILIES
             .iter()
             .map(|(name, help)| {
-                Desc::new(
-                    (*name).to_owned(),
-                    (*help).to_owned(),
-                    Vec::new(),
-                    Default::default(),
-                )
+                Desc::new((*name).to_owned(), (*help).to_owned(), Vec::new(), Default::default())
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, descs })
@@ -128,21 +66,13 @@ impl Collector for Families {
         let names = self.shared.route_names();
         page.gauge("cutover_route_names", &[], names.len() as u64);
         for side in Side::ALL {
-            let cells: Vec<&SideCells> = self
-                .shared
-                .shards
-                .iter()
-                .map(|shard| shard.sides.get(side))
-                .collect();
+            let cells: Vec<&SideCells> =
+                self.shared.shards.iter().map(|shard| shard.sides.get(side)).collect();
             page.side(side, &cells);
             page.routes(side, &cells, &names);
             let waiting = self.shared.waiting.get(side);
             let depth = waiting.load(std::sync::atomic::Ordering::Relaxed);
-            page.gauge(
-                "cutover_queue_depth",
-                &[("path", side.name())],
-                depth as u64,
-            );
+            page.gauge("cutover_queue_depth", &[("path", side.name())], depth as u64);
         }
         page.clients(&self.shared.shards);
         page.workers(&self.shared.shards);
@@ -161,31 +91,14 @@ impl Page {
     fn side(&mut self, side: Side, cells: &[&SideCells]) {
         let path = [("path", side.name())];
         let sum = |of: fn(&SideCells) -> u64| cells.iter().map(|cells| of(cells)).sum::<u64>();
-        self.gauge(
-            "cutover_requests_in_flight",
-            &path,
-            sum(|c| c.in_flight.get()),
-        );
+        self.gauge("cutover_requests_in_flight", &path, sum(|c| c.in_flight.get()));
         self.gauge("cutover_tunnels_open", &path, sum(|c| c.tunnels.get()));
-        self.counter(
-            "cutover_request_bytes_total",
-            &path,
-            sum(|c| c.request_bytes.get()),
-        );
-        self.counter(
-            "cutover_response_bytes_total",
-            &path,
-            sum(|c| c.response_bytes.get()),
-        );
-        self.counter(
-            "cutover_stale_connections_total",
-            &path,
-            sum(|c| c.stale.get()),
-        );
-        for (kind, number) in [
-            ("request", sum(|c| c.cut.get())),
-            ("tunnel", sum(|c| c.cut_tunnels.get())),
-        ] {
+        self.counter("cutover_request_bytes_total", &path, sum(|c| c.request_bytes.get()));
+        self.counter("cutover_response_bytes_total", &path, sum(|c| c.response_bytes.get()));
+        self.counter("cutover_stale_connections_total", &path, sum(|c| c.stale.get()));
+        for (kind, number) in
+            [("request", sum(|c| c.cut.get())), ("tunnel", sum(|c| c.cut_tunnels.get()))]
+        {
             let labels = [("kind", kind), ("path", side.name())];
             self.counter("cutover_drain_cut_total", &labels, number);
         }
@@ -199,10 +112,7 @@ impl Page {
         self.histogram("cutover_queue_wait_seconds", &path, &wait);
         for reason in Reason::ALL {
             let labels = [("path", side.name()), ("reason", reason.name())];
-            let number = cells
-                .iter()
-                .map(|cells| cells.decisions[reason as usize].get())
-                .sum();
+            let number = cells.iter().map(|cells| cells.decisions[reason as usize].get()).sum();
             self.counter("cutover_split_decisions_total", &labels, number);
         }
     }
@@ -221,30 +131,16 @@ impl Page {
             let mut codes: BTreeMap<u16, u64> = BTreeMap::new();
             let mut duration = Observed::default();
             for cells in &cells {
-                cells
-                    .codes
-                    .iter()
-                    .for_each(|(code, n)| *codes.entry(code).or_default() += n);
+                cells.codes.iter().for_each(|(code, n)| *codes.entry(code).or_default() += n);
                 duration.add(&cells.duration);
             }
             for (code, number) in codes {
                 let code = code.to_string();
-                self.counter(
-                    "cutover_requests_total",
-                    &[("code", &code), path, route],
-                    number,
-                );
+                self.counter("cutover_requests_total", &[("code", &code), path, route], number);
             }
-            self.histogram(
-                "cutover_request_duration_seconds",
-                &[path, route],
-                &duration,
-            );
+            self.histogram("cutover_request_duration_seconds", &[path, route], &duration);
             for fault in PathFault::ALL {
-                let number = cells
-                    .iter()
-                    .map(|cells| cells.errors[fault as usize].get())
-                    .sum();
+                let number = cells.iter().map(|cells| cells.errors[fault as usize].get()).sum();
                 self.counter(
                     "cutover_errors_total",
                     &[("kind", fault.name()), path, route],
@@ -267,36 +163,16 @@ impl Page {
         }
         for fault in ClientFault::ALL {
             let number = sum(&|shard| shard.client_faults[fault as usize].get());
-            self.counter(
-                "cutover_client_errors_total",
-                &[("kind", fault.name())],
-                number,
-            );
+            self.counter("cutover_client_errors_total", &[("kind", fault.name())], number);
         }
         let http1 = [("protocol", "http1")];
-        self.gauge(
-            "cutover_connections_open",
-            &http1,
-            sum(&|shard| shard.connections.get()),
-        );
-        self.counter(
-            "cutover_connections_total",
-            &http1,
-            sum(&|s| s.connections_total.get()),
-        );
+        self.gauge("cutover_connections_open", &http1, sum(&|shard| shard.connections.get()));
+        self.counter("cutover_connections_total", &http1, sum(&|s| s.connections_total.get()));
         let rejected = "cutover_connections_rejected_total";
-        self.counter(
-            rejected,
-            &[("reason", "resources")],
-            sum(&|s| s.accept_failures.get()),
-        );
+        self.counter(rejected, &[("reason", "resources")], sum(&|s| s.accept_failures.get()));
         let held_back = sum(&|shard| shard.connections_held_back.get());
         self.counter(rejected, &[("reason", "max_connections")], held_back);
-        self.counter(
-            "cutover_panics_total",
-            &[],
-            sum(&|shard| shard.panics.get()),
-        );
+        self.counter("cutover_panics_total", &[], sum(&|shard| shard.panics.get()));
         let dropped = sum(&|shard| shard.log_lines_dropped.get());
         self.counter("cutover_access_log_dropped_total", &[], dropped);
     }
@@ -305,11 +181,7 @@ impl Page {
         for (index, shard) in shards.iter().enumerate() {
             let index = index.to_string();
             let worker = [("worker", index.as_str())];
-            self.gauge(
-                "cutover_worker_connections",
-                &worker,
-                shard.connections.get(),
-            );
+            self.gauge("cutover_worker_connections", &worker, shard.connections.get());
             let mut lag = Observed::default();
             lag.add(&shard.lag);
             self.histogram("cutover_worker_lag_seconds", &worker, &lag);
@@ -319,42 +191,24 @@ impl Page {
     fn endpoints(&mut self, shards: &[Arc<Shard>]) {
         let mut sums: BTreeMap<(&str, String), [u64; 4]> = BTreeMap::new();
         for cells in shards.iter().flat_map(|shard| shard.endpoints()) {
-            let sum = sums
-                .entry((cells.side.name(), cells.endpoint.clone()))
-                .or_default();
+            let sum = sums.entry((cells.side.name(), cells.endpoint.clone())).or_default();
             let numbers = [&cells.idle, &cells.busy, &cells.connected, &cells.failed];
             for (sum, number) in sum.iter_mut().zip(numbers) {
                 *sum += number.get();
             }
         }
         for ((path, endpoint), [idle, busy, connected, failed]) in sums {
-            let labels = |name, value| {
-                [
-                    ("endpoint", endpoint.as_str()),
-                    ("path", path),
-                    (name, value),
-                ]
-            };
-            self.gauge(
-                "cutover_endpoint_connections",
-                &labels("state", "idle"),
-                idle,
-            );
-            self.gauge(
-                "cutover_endpoint_connections",
-                &labels("state", "busy"),
-                busy,
-            );
+            let labels =
+                |name, value| [("endpoint", endpoint.as_str()), ("path", path), (name, value)];
+            self.gauge("cutover_endpoint_connections", &labels("state", "idle"), idle);
+            self.gauge("cutover_endpoint_connections", &labels("state", "busy"), busy);
             let connects = "cutover_upstream_connects_total";
             self.counter(connects, &labels("result", "success"), connected);
             self.counter(connects, &labels("result", "failure"), failed);
         }
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "Prometheus values are 64-bit floats"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are 64-bit floats")]
     fn gauge(&mut self, name: &'static str, labels: &Labels<'_>, value: u64) {
         let mut gauge = proto::Gauge::default();
         gauge.set_value(value as f64);
@@ -363,10 +217,7 @@ impl Page {
         self.push(name, proto::MetricType::GAUGE, metric);
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "Prometheus values are 64-bit floats"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are 64-bit floats")]
     fn counter(&mut self, name: &'static str, labels: &Labels<'_>, value: u64) {
         let mut counter = proto::Counter::default();
         counter.set_value(value as f64);
@@ -395,10 +246,7 @@ impl Page {
 
     fn push(&mut self, name: &'static str, kind: proto::MetricType, metric: proto::Metric) {
         let family = self.0.entry(name).or_insert_with(|| {
-            let help = FAMILIES
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map_or("", |f| f.1);
+            let help = FAMILIES.iter().find(|(known, _)| *known == name).map_or("", |f| f.1);
             let mut family = proto::MetricFamily::default();
             family.set_name(name.to_owned());
             family.set_help(help.to_owned());
@@ -433,23 +281,11 @@ mod tests {
     #[test]
     fn every_family_has_help_and_is_described() {
         let metrics = Metrics::new(1).unwrap();
-        metrics
-            .shard(0)
-            .sides
-            .get(Side::Legacy)
-            .route(RouteId(0))
-            .codes
-            .count(200);
+        metrics.shard(0).sides.get(Side::Legacy).route(RouteId(0)).codes.count(200);
         let _cells = metrics.shard(0).endpoint(Side::Legacy, "127.0.0.1:1");
         let families = Families::new(metrics.shared.clone()).unwrap().collect();
-        let mut names: Vec<_> = families
-            .iter()
-            .map(|family| family.name().to_owned())
-            .collect();
-        let mut described: Vec<_> = FAMILIES
-            .iter()
-            .map(|(name, _)| (*name).to_owned())
-            .collect();
+        let mut names: Vec<_> = families.iter().map(|family| family.name().to_owned()).collect();
+        let mut described: Vec<_> = FAMILIES.iter().map(|(name, _)| (*name).to_owned()).collect();
         names.sort();
         described.sort();
         assert_eq!(names, described);

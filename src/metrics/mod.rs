@@ -45,17 +45,11 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             weight: GaugeVec::new(
-                Opts::new(
-                    "cutover_weight",
-                    "Share of requests for the async path, 0 to 1.",
-                ),
+                Opts::new("cutover_weight", "Share of requests for the async path, 0 to 1."),
                 &["route", "kind"],
             )?,
             reloads: IntCounterVec::new(
-                Opts::new(
-                    "cutover_config_reloads_total",
-                    "Reloads of the config by result.",
-                ),
+                Opts::new("cutover_config_reloads_total", "Reloads of the config by result."),
                 &["result"],
             )?,
             reload_successful: IntGauge::new(
@@ -67,17 +61,11 @@ impl Metrics {
                 "When the config was last applied, in seconds since 1970.",
             )?,
             config_hash: IntGaugeVec::new(
-                Opts::new(
-                    "cutover_config_info",
-                    "The config in force, by the hash of its file.",
-                ),
+                Opts::new("cutover_config_info", "The config in force, by the hash of its file."),
                 &["hash"],
             )?,
             drain_phase: IntGaugeVec::new(
-                Opts::new(
-                    "cutover_drain_state",
-                    "1 for the phase that the process is in.",
-                ),
+                Opts::new("cutover_drain_state", "1 for the phase that the process is in."),
                 &["phase"],
             )?,
             shared,
@@ -97,18 +85,14 @@ impl Metrics {
         self.registry.register(Box::new(build))?;
         self.registry.register(Box::new(self.weight.clone()))?;
         self.registry.register(Box::new(self.reloads.clone()))?;
-        self.registry
-            .register(Box::new(self.reload_successful.clone()))?;
-        self.registry
-            .register(Box::new(self.reload_timestamp.clone()))?;
+        self.registry.register(Box::new(self.reload_successful.clone()))?;
+        self.registry.register(Box::new(self.reload_timestamp.clone()))?;
         self.registry.register(Box::new(self.config_hash.clone()))?;
         self.registry.register(Box::new(self.drain_phase.clone()))?;
-        self.registry
-            .register(Box::new(Families::new(self.shared.clone())?))?;
+        self.registry.register(Box::new(Families::new(self.shared.clone())?))?;
         #[cfg(target_os = "linux")]
-        self.registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
+        self.registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(())
     }
 
@@ -134,11 +118,7 @@ impl Metrics {
     /// also when a reload removes it; `None` once [`ROUTES_MAX`] names were seen.
     #[must_use]
     pub fn route(&self, name: &str) -> Option<RouteId> {
-        let mut names = self
-            .shared
-            .routes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let index = names.iter().position(|known| known == name).or_else(|| {
             names.push(name.to_owned());
             Some(names.len() - 1)
@@ -154,12 +134,8 @@ impl Metrics {
     pub fn set_weights<'a>(&self, weights: impl Iterator<Item = (&'a str, Weight, Weight)>) {
         self.weight.reset();
         for (route, configured, effective) in weights {
-            self.weight
-                .with_label_values(&[route, "configured"])
-                .set(configured.share());
-            self.weight
-                .with_label_values(&[route, "effective"])
-                .set(effective.share());
+            self.weight.with_label_values(&[route, "configured"]).set(configured.share());
+            self.weight.with_label_values(&[route, "effective"]).set(effective.share());
         }
     }
 
@@ -181,9 +157,7 @@ impl Metrics {
     /// Shows the drain's phase: 1 for `current`, 0 for the others of `phases`.
     pub fn set_phase(&self, phases: &[&str], current: &str) {
         for phase in phases {
-            self.drain_phase
-                .with_label_values(&[*phase])
-                .set(i64::from(*phase == current));
+            self.drain_phase.with_label_values(&[*phase]).set(i64::from(*phase == current));
         }
     }
 
@@ -195,11 +169,7 @@ impl Metrics {
 
     /// One number summed over all workers.
     pub fn sum(&self, of: impl Fn(&Shard) -> u64) -> u64 {
-        self.shared
-            .shards
-            .iter()
-            .map(|shard| of(shard))
-            .fold(0, u64::wrapping_add)
+        self.shared.shards.iter().map(|shard| of(shard)).fold(0, u64::wrapping_add)
     }
 
     /// How many requests wait for a slot of `side`.

@@ -23,11 +23,7 @@ const BOUNDS_NS: [u64; BOUNDS.len()] = {
     let mut bounds = [0; BOUNDS.len()];
     let mut index = 0;
     while index < BOUNDS.len() {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "up to 6e10"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "up to 6e10")]
         let nanos = (BOUNDS[index] * 1e9) as u64;
         bounds[index] = nanos;
         index += 1;
@@ -46,14 +42,12 @@ pub struct Cell64(AtomicU64);
 impl Cell64 {
     /// Adds; only the owning worker may.
     pub fn add(&self, amount: u64) {
-        self.0
-            .store(self.get().wrapping_add(amount), Ordering::Relaxed);
+        self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
     }
 
     /// Takes away; only the owning worker may.
     pub fn sub(&self, amount: u64) {
-        self.0
-            .store(self.get().wrapping_sub(amount), Ordering::Relaxed);
+        self.0.store(self.get().wrapping_sub(amount), Ordering::Relaxed);
     }
 
     /// The present value.
@@ -120,11 +114,7 @@ impl Observed {
             let reached = seen as f64 >= rank;
             reached
         });
-        Some(
-            index
-                .and_then(|index| BOUNDS.get(index).copied())
-                .unwrap_or(f64::INFINITY),
-        )
+        Some(index.and_then(|index| BOUNDS.get(index).copied()).unwrap_or(f64::INFINITY))
     }
 }
 
@@ -209,9 +199,7 @@ impl SideCells {
 
     /// Each route that was used.
     pub fn routes(&self) -> impl Iterator<Item = (RouteId, &RouteCells)> {
-        (0..)
-            .zip(self.routes.0.iter())
-            .filter_map(|(id, cell)| Some((RouteId(id), &**cell.get()?)))
+        (0..).zip(self.routes.0.iter()).filter_map(|(id, cell)| Some((RouteId(id), &**cell.get()?)))
     }
 
     /// Counts a fault of this path.
@@ -279,10 +267,7 @@ impl Shard {
             connected: Cell64::default(),
             failed: Cell64::default(),
         });
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|endpoint| endpoint.strong_count() > 0);
         endpoints.push(Arc::downgrade(&cells));
         cells
@@ -290,10 +275,7 @@ impl Shard {
 
     /// The cells of each endpoint whose pool lives.
     pub fn endpoints(&self) -> Vec<Arc<EndpointCells>> {
-        let endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.iter().filter_map(Weak::upgrade).collect()
     }
 }
@@ -308,10 +290,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn route_names(&self) -> Vec<String> {
-        self.routes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -353,10 +332,7 @@ mod tests {
         for code in [100, 200, 999, 65_535, 0] {
             codes.count(code);
         }
-        assert_eq!(
-            codes.iter().collect::<Vec<_>>(),
-            [(100, 2), (200, 1), (999, 2)]
-        );
+        assert_eq!(codes.iter().collect::<Vec<_>>(), [(100, 2), (200, 1), (999, 2)]);
     }
 
     #[test]

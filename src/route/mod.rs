@@ -90,11 +90,7 @@ impl Rules {
     pub fn decide(&self, head: &Head<'_>, turn: impl FnOnce(RouteId) -> u64) -> Decision {
         let target = self.target(head.method, head.path);
         let (side, reason) = self.side(target, head, turn);
-        Decision {
-            route: target.route,
-            side,
-            reason,
-        }
+        Decision { route: target.route, side, reason }
     }
 
     /// The target of the first route that matches, or the fallback.
@@ -108,10 +104,7 @@ impl Rules {
 
     /// Each target, the fallback last.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.routes
-            .iter()
-            .map(|route| &route.target)
-            .chain([&self.fallback])
+        self.routes.iter().map(|route| &route.target).chain([&self.fallback])
     }
 
     fn side(
@@ -131,11 +124,7 @@ impl Rules {
         {
             return (split::side(target.weight, bucket), Reason::Key);
         }
-        let bucket = if target.weight.is_split() {
-            split::spread(turn(target.route))
-        } else {
-            0
-        };
+        let bucket = if target.weight.is_split() { split::spread(turn(target.route)) } else { 0 };
         (split::side(target.weight, bucket), Reason::Spread)
     }
 
@@ -205,33 +194,15 @@ mod tests {
     fn precedence_is_pin_then_force_then_key_then_spread() {
         let forced = ("x-cutover-force", "async");
         let key = ("x-user-id", "u1");
-        assert_eq!(
-            check("POST /pay/1/2", &[forced, key], true),
-            (Side::Legacy, Reason::Pin)
-        );
-        assert_eq!(
-            check("GET /x", &[forced, key], true),
-            (Side::Async, Reason::Forced)
-        );
-        assert_eq!(
-            check("GET /x", &[forced, key], false),
-            (Side::Legacy, Reason::Key)
-        );
-        assert_eq!(
-            check("GET /x", &[forced], false),
-            (Side::Legacy, Reason::Spread)
-        );
-        assert_eq!(
-            check("GET /orders/7", &[], false),
-            (Side::Async, Reason::Spread)
-        );
+        assert_eq!(check("POST /pay/1/2", &[forced, key], true), (Side::Legacy, Reason::Pin));
+        assert_eq!(check("GET /x", &[forced, key], true), (Side::Async, Reason::Forced));
+        assert_eq!(check("GET /x", &[forced, key], false), (Side::Legacy, Reason::Key));
+        assert_eq!(check("GET /x", &[forced], false), (Side::Legacy, Reason::Spread));
+        assert_eq!(check("GET /orders/7", &[], false), (Side::Async, Reason::Spread));
     }
 
     #[test]
     fn a_force_header_with_an_unknown_path_decides_nothing() {
-        assert_eq!(
-            check("GET /x", &[("x-cutover-force", "new")], true).1,
-            Reason::Spread
-        );
+        assert_eq!(check("GET /x", &[("x-cutover-force", "new")], true).1, Reason::Spread);
     }
 }

@@ -16,11 +16,7 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 /// The path of a bucket.
 #[must_use]
 pub fn side(weight: Weight, bucket: u32) -> Side {
-    if weight.takes(bucket) {
-        Side::Async
-    } else {
-        Side::Legacy
-    }
+    if weight.takes(bucket) { Side::Async } else { Side::Legacy }
 }
 
 /// The bucket of turn `turn` of the even spread.
@@ -36,9 +32,7 @@ mod tests {
 
     fn count(weight: f64, turns: std::ops::Range<u64>) -> i64 {
         let weight = Weight::from_share(weight).unwrap();
-        let taken = turns
-            .filter(|turn| side(weight, spread(*turn)) == Side::Async)
-            .count();
+        let taken = turns.filter(|turn| side(weight, spread(*turn)) == Side::Async).count();
         i64::try_from(taken).unwrap()
     }
 
@@ -64,10 +58,7 @@ mod tests {
             for turn in 0..100_000_u32 {
                 taken += f64::from(u8::from(threshold.takes(spread(u64::from(turn)))));
                 let due = weight * f64::from(turn + 1);
-                assert!(
-                    (taken - due).abs() <= 4.0,
-                    "{taken} of {due} at {turn}, {weight}"
-                );
+                assert!((taken - due).abs() <= 4.0, "{taken} of {due} at {turn}, {weight}");
             }
         }
     }

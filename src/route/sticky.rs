@@ -50,9 +50,7 @@ impl Key {
             return Ok(Some(Self::ClientAddress));
         }
         if let Some(name) = text.strip_prefix("header:") {
-            let name = name
-                .parse()
-                .map_err(|_| "not a header name after `header:`")?;
+            let name = name.parse().map_err(|_| "not a header name after `header:`")?;
             return Ok(Some(Self::Header(name)));
         }
         match text.strip_prefix("cookie:") {
@@ -141,24 +139,15 @@ mod tests {
             client: Ipv4Addr::new(192, 0, 2, 7).into(),
             trusted: false,
         };
-        Key::parse(key)
-            .unwrap()
-            .unwrap()
-            .bucket(&Salt::new("s"), &head)
+        Key::parse(key).unwrap().unwrap().bucket(&Salt::new("s"), &head)
     }
 
     #[test]
     fn a_key_is_read_from_where_the_config_says() {
         let expected = Some(bucket(&Salt::new("s"), b"u1"));
         assert_eq!(bucket_of("header:x-user", &[("x-user", "u1")]), expected);
-        assert_eq!(
-            bucket_of("cookie:sid", &[("cookie", "a=b; sid=u1; c=d")]),
-            expected
-        );
-        assert_eq!(
-            bucket_of("cookie:sid", &[("cookie", "a=b"), ("cookie", "sid=u1")]),
-            expected
-        );
+        assert_eq!(bucket_of("cookie:sid", &[("cookie", "a=b; sid=u1; c=d")]), expected);
+        assert_eq!(bucket_of("cookie:sid", &[("cookie", "a=b"), ("cookie", "sid=u1")]), expected);
         let address = Some(bucket(&Salt::new("s"), b"192.0.2.7"));
         assert_eq!(bucket_of("client_address", &[]), address);
     }
@@ -167,10 +156,7 @@ mod tests {
     fn an_absent_or_empty_key_is_none() {
         assert_eq!(bucket_of("header:x-user", &[]), None);
         assert_eq!(bucket_of("header:x-user", &[("x-user", "")]), None);
-        assert_eq!(
-            bucket_of("cookie:sid", &[("cookie", "sid=; xsid=1; sid2=u")]),
-            None
-        );
+        assert_eq!(bucket_of("cookie:sid", &[("cookie", "sid=; xsid=1; sid2=u")]), None);
     }
 
     #[test]
@@ -186,10 +172,7 @@ mod tests {
         let key = [b'x'; 400];
         let mut joined = b"s\0".to_vec();
         joined.extend_from_slice(&key);
-        assert_eq!(
-            u64::from(bucket(&Salt::new("s"), &key)),
-            xxh3_64(&joined) >> 32
-        );
+        assert_eq!(u64::from(bucket(&Salt::new("s"), &key)), xxh3_64(&joined) >> 32);
     }
 
     #[test]
@@ -201,10 +184,7 @@ mod tests {
             for percent in 0..=100 {
                 let weight = Weight::from_share(f64::from(percent) / 100.0).unwrap();
                 let is_async = weight.takes(bucket);
-                assert!(
-                    is_async || !was_async,
-                    "key {key} moved back at {percent} %"
-                );
+                assert!(is_async || !was_async, "key {key} moved back at {percent} %");
                 was_async = is_async;
             }
             assert!(was_async);

@@ -26,9 +26,8 @@ impl Pattern {
     /// # Errors
     /// A sentence for the operator.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let (method, path) = text
-            .split_once(' ')
-            .ok_or("must be a method (or *), a space and a path")?;
+        let (method, path) =
+            text.split_once(' ').ok_or("must be a method (or *), a space and a path")?;
         let method = match method {
             "*" => None,
             name => Some(Method::from_bytes(name.as_bytes()).map_err(|_| "not a method")?),
@@ -40,10 +39,7 @@ impl Pattern {
             if open {
                 return Err("{name*} must be the last segment");
             }
-            match part
-                .strip_prefix('{')
-                .and_then(|part| part.strip_suffix('}'))
-            {
+            match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
                 Some(name) if name.ends_with('*') => open = true,
                 Some("") => return Err("a segment in braces needs a name"),
                 Some(_) => segments.push(Segment::Any),
@@ -53,11 +49,7 @@ impl Pattern {
                 None => segments.push(Segment::Literal(part.to_owned())),
             }
         }
-        Ok(Self {
-            method,
-            segments,
-            open,
-        })
+        Ok(Self { method, segments, open })
     }
 
     /// Whether a request with this method and path matches.
@@ -126,25 +118,13 @@ mod tests {
             ("GET /a/", "GET /a", false),
             ("GET /a%2Fb", "GET /a/b", false),
         ] {
-            assert_eq!(
-                check(pattern, request),
-                expected,
-                "{pattern} against {request}"
-            );
+            assert_eq!(check(pattern, request), expected, "{pattern} against {request}");
         }
     }
 
     #[test]
     fn bad_templates_are_refused() {
-        for text in [
-            "/a",
-            "GET a",
-            "GET /{a*}/b",
-            "GET /{}",
-            "GET /a{b}",
-            "G@T /",
-            "GET /a?b",
-        ] {
+        for text in ["/a", "GET a", "GET /{a*}/b", "GET /{}", "GET /a{b}", "G@T /", "GET /a?b"] {
             assert!(Pattern::parse(text).is_err(), "{text}");
         }
     }

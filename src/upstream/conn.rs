@@ -34,9 +34,7 @@ pub struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("served", &self.served)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("served", &self.served).finish_non_exhaustive()
     }
 }
 
@@ -59,32 +57,21 @@ impl Connection {
         case: HeaderCase,
         scratch: Scratch,
     ) -> Result<Self, PathFault> {
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|_| PathFault::Connect)?;
+        let stream = TcpStream::connect(address).await.map_err(|_| PathFault::Connect)?;
         // Small requests go out at once; a socket that refuses the option works without it.
         let _ = stream.set_nodelay(true);
         let io = TokioIo::new(JoinedStream::new(stream, scratch));
-        let (sender, connection) = builder(case)
-            .handshake(io)
-            .await
-            .map_err(|_| PathFault::Connect)?;
+        let (sender, connection) =
+            builder(case).handshake(io).await.map_err(|_| PathFault::Connect)?;
         let (give_back, ended) = oneshot::channel();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "ends with its socket or its sender"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "ends with its socket or its sender")]
         tokio::task::spawn_local(async move {
             if let Ok(parts) = connection.without_shutdown().await {
                 // Without a tunnel nobody takes the socket back, and it closes here.
                 let _ = give_back.send((parts.io.into_inner(), parts.read_buf));
             }
         });
-        Ok(Self {
-            sender,
-            ended,
-            served: 0,
-        })
+        Ok(Self { sender, ended, served: 0 })
     }
 
     /// Whether the backend has closed it.
@@ -106,13 +93,12 @@ impl Connection {
             return Err(SendError::NotSent(Box::new(request)));
         }
         self.served += 1;
-        self.sender
-            .try_send_request(request)
-            .await
-            .map_err(|mut error| match error.take_message() {
+        self.sender.try_send_request(request).await.map_err(|mut error| {
+            match error.take_message() {
                 Some(request) => SendError::NotSent(Box::new(request)),
                 None => SendError::Failed(fault(error.error())),
-            })
+            }
+        })
     }
 
     /// The socket, after a 101: `None` if the backend closed it already.
@@ -127,9 +113,7 @@ impl Connection {
 
 fn builder(case: HeaderCase) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .max_buf_size(READ_AHEAD_MAX)
-        .max_header_size(HEAD_MAX);
+    builder.max_buf_size(READ_AHEAD_MAX).max_header_size(HEAD_MAX);
     match case {
         HeaderCase::Title => builder.title_case_headers(true),
         HeaderCase::Preserve => builder.preserve_header_case(true),
@@ -139,9 +123,5 @@ fn builder(case: HeaderCase) -> http1::Builder {
 }
 
 fn fault(error: &hyper::Error) -> PathFault {
-    if error.is_parse() || error.is_user() {
-        PathFault::Protocol
-    } else {
-        PathFault::Reset
-    }
+    if error.is_parse() || error.is_user() { PathFault::Protocol } else { PathFault::Reset }
 }

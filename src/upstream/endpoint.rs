@@ -67,10 +67,8 @@ impl Plan {
             let name = endpoint.to_string();
             let address = match endpoint.address() {
                 Some(address) => address,
-                None => resolve(&endpoint.host, endpoint.port).map_err(|source| Unresolved {
-                    name: name.clone(),
-                    source,
-                })?,
+                None => resolve(&endpoint.host, endpoint.port)
+                    .map_err(|source| Unresolved { name: name.clone(), source })?,
             };
             Ok(Target { name, address })
         });

@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod conn;
 pub mod endpoint;
+pub mod gate;
 pub mod pool;
 
 use std::cell::Cell;
@@ -25,9 +26,10 @@ use crate::error::{ClientFault, PathFault, ProxyError};
 use crate::ids::Ids;
 use crate::metrics::shard::Shard;
 use crate::tick::{Phase, Ticks};
-use crate::upstream::admit::{Admission, Admittable, Admitted, Gate};
+use crate::upstream::admit::{Admission, Admittable, Admitted};
 use crate::upstream::conn::SendError;
 use crate::upstream::endpoint::Plan;
+use crate::upstream::gate::Gate;
 use crate::upstream::pool::{Lease, Pool};
 use crate::vocab::Side;
 use crate::wire::body::RequestBody;
@@ -105,19 +107,10 @@ impl Path {
             Pool::new(target.clone(), &plan, cells, ticks, scratch)
         });
         let pools: Vec<_> = pools.collect();
-        for gone in old_pools
-            .iter()
-            .filter(|old| !pools.iter().any(|new| Rc::ptr_eq(old, new)))
-        {
+        for gone in old_pools.iter().filter(|old| !pools.iter().any(|new| Rc::ptr_eq(old, new))) {
             gone.retire();
         }
-        Rc::new(Self {
-            side,
-            plan,
-            gate,
-            pools,
-            turn: Cell::new(0),
-        })
+        Rc::new(Self { side, plan, gate, pools, turn: Cell::new(0) })
     }
 
     /// The path as a service: admission in front of one attempt.
@@ -125,11 +118,8 @@ impl Path {
         self: &Rc<Self>,
     ) -> impl Service<Outbound, Response = Admitted<Inbound>, Error = ProxyError> + use<> {
         let path = self.clone();
-        let admission = Admission {
-            side: self.side,
-            gate: self.gate.clone(),
-            timeout: self.plan.queue,
-        };
+        let admission =
+            Admission { side: self.side, gate: self.gate.clone(), timeout: self.plan.queue };
         ServiceBuilder::new()
             .layer(admission)
             .service_fn(move |outbound| attempt(path.clone(), outbound))
@@ -159,10 +149,7 @@ impl Path {
 /// connection that turns out to have been closed before anything was sent costs nothing: the
 /// request moves on to the next.
 async fn attempt(path: Rc<Path>, outbound: Outbound) -> Result<Inbound, ProxyError> {
-    let Outbound {
-        mut request,
-        exchange,
-    } = outbound;
+    let Outbound { mut request, exchange } = outbound;
     let pool = path.pick().ok_or(ProxyError::Path(PathFault::NoEndpoint))?;
     while let Some(lease) = pool.check_out() {
         match send(&path, lease, request, &exchange).await? {
@@ -188,9 +175,7 @@ async fn send(
     exchange: &Exchange,
 ) -> Result<Result<Inbound, Box<Request<RequestBody>>>, ProxyError> {
     if lease.is_last() {
-        request
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.await_path(path.plan.response);
     let sent_at = Instant::now();

@@ -46,9 +46,7 @@ struct Idle {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("target", &self.target)
-            .finish_non_exhaustive()
+        f.debug_struct("Pool").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
@@ -110,10 +108,7 @@ impl Pool {
     /// [`PathFault::Connect`].
     pub async fn connect(self: &Rc<Self>) -> Result<Lease, PathFault> {
         // Counted as failed unless it comes up, also when a deadline drops this future.
-        let mut attempt = Attempt {
-            cells: &self.cells,
-            up: false,
-        };
+        let mut attempt = Attempt { cells: &self.cells, up: false };
         let connection =
             Connection::open(self.target.address, self.case, self.scratch.clone()).await?;
         attempt.up = true;
@@ -124,9 +119,7 @@ impl Pool {
     /// missing for `min_idle`.
     pub fn sweep(&self) -> usize {
         let now = self.ticks.now();
-        self.idle
-            .borrow_mut()
-            .retain(|idle| idle.until > now && !idle.connection.is_closed());
+        self.idle.borrow_mut().retain(|idle| idle.until > now && !idle.connection.is_closed());
         self.show_idle();
         if self.retired.get() {
             return 0;
@@ -148,29 +141,18 @@ impl Pool {
 
     fn lease(self: &Rc<Self>, connection: Connection) -> Lease {
         self.cells.busy.add(1);
-        Lease {
-            pool: self.clone(),
-            connection: Some(connection),
-        }
+        Lease { pool: self.clone(), connection: Some(connection) }
     }
 
     fn put(&self, connection: Connection, backend_keeps_for: Option<Span>) {
-        let Limits {
-            max_idle,
-            idle_for,
-            requests,
-            ..
-        } = self.limits.get();
+        let Limits { max_idle, idle_for, requests, .. } = self.limits.get();
         let worn = requests != 0 && connection.served >= requests;
         let mut idle = self.idle.borrow_mut();
         if worn || self.retired.get() || connection.is_closed() || idle.len() >= max_idle {
             return;
         }
         let span = backend_keeps_for.map_or(idle_for, |span| span.min(idle_for));
-        idle.push(Idle {
-            connection,
-            until: span.end(self.ticks.now()),
-        });
+        idle.push(Idle { connection, until: span.end(self.ticks.now()) });
     }
 
     fn show_idle(&self) {
@@ -196,11 +178,7 @@ struct Attempt<'a> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if self.up {
-            self.cells.connected.add(1)
-        } else {
-            self.cells.failed.add(1)
-        }
+        if self.up { self.cells.connected.add(1) } else { self.cells.failed.add(1) }
     }
 }
 
@@ -214,21 +192,14 @@ pub struct Lease {
 impl Lease {
     /// The connection.
     pub fn connection(&mut self) -> &mut Connection {
-        self.connection
-            .as_mut()
-            .expect("held until given back, which takes the lease")
+        self.connection.as_mut().expect("held until given back, which takes the lease")
     }
 
     /// Whether the next request is this connection's last.
     #[must_use]
     pub fn is_last(&self) -> bool {
-        let Limits {
-            max_idle, requests, ..
-        } = self.pool.limits.get();
-        let served = self
-            .connection
-            .as_ref()
-            .map_or(0, |connection| connection.served);
+        let Limits { max_idle, requests, .. } = self.pool.limits.get();
+        let served = self.connection.as_ref().map_or(0, |connection| connection.served);
         max_idle == 0 || (requests != 0 && served + 1 >= requests)
     }
 

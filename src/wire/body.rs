@@ -41,9 +41,7 @@ pub struct RequestBody {
 
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBody")
-            .field("left", &self.left)
-            .finish_non_exhaustive()
+        f.debug_struct("RequestBody").field("left", &self.left).finish_non_exhaustive()
     }
 }
 
@@ -52,11 +50,7 @@ impl RequestBody {
     #[must_use]
     pub fn new(source: Incoming, exchange: Rc<Exchange>, bytes_max: u64) -> Self {
         let source = (!source.is_end_stream()).then_some(source);
-        Self {
-            source,
-            exchange,
-            left: bytes_max,
-        }
+        Self { source, exchange, left: bytes_max }
     }
 
     /// Whether the request has no body.
@@ -120,9 +114,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -179,11 +171,7 @@ pub enum Source {
 /// The fault that a broken response body is.
 #[must_use]
 pub fn fault(error: &hyper::Error) -> PathFault {
-    if error.is_parse() {
-        PathFault::Protocol
-    } else {
-        PathFault::Reset
-    }
+    if error.is_parse() { PathFault::Protocol } else { PathFault::Reset }
 }
 
 impl fmt::Debug for Source {
@@ -208,21 +196,14 @@ pub struct ReplyBody<T: Tail> {
 
 impl<T: Tail> fmt::Debug for ReplyBody<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplyBody")
-            .field("source", &self.source)
-            .finish_non_exhaustive()
+        f.debug_struct("ReplyBody").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
 impl<T: Tail> ReplyBody<T> {
     /// The body `source`; `tail`, if there is one, learns how it ended.
     pub fn new(source: Source, exchange: Rc<Exchange>, tail: Option<T>) -> Self {
-        Self {
-            source,
-            exchange,
-            bytes: 0,
-            tail,
-        }
+        Self { source, exchange, bytes: 0, tail }
     }
 
     fn fail(&mut self, fault: PathFault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -319,14 +300,8 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
             Source::Empty => SizeHint::with_exact(0),
             Source::One(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Trailers(_) | Source::Failed(_) => SizeHint::new(),
-            Source::Stream {
-                first: None, body, ..
-            } => body.size_hint(),
-            Source::Stream {
-                first: Some(first),
-                body,
-                ..
-            } => {
+            Source::Stream { first: None, body, .. } => body.size_hint(),
+            Source::Stream { first: Some(first), body, .. } => {
                 let read = first.len() as u64;
                 body.size_hint()
                     .exact()
@@ -340,10 +315,6 @@ impl<T: Tail> Drop for ReplyBody<T> {
     fn drop(&mut self) {
         // hyper never polls a body that says it is empty: dropping it is its end.
         let complete = matches!(&self.source, Source::Empty);
-        self.end(if complete {
-            End::Complete
-        } else {
-            End::Dropped
-        });
+        self.end(if complete { End::Complete } else { End::Dropped });
     }
 }

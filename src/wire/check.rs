@@ -9,6 +9,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::ClientFault;
+use crate::wire::host::is_host;
 use crate::wire::present::{Field, Present};
 
 /// A refusal: what kind of fault, and the sentence that the client reads.
@@ -71,10 +72,7 @@ fn bad(rule: &'static str) -> Refused {
 
 fn fields(request: &Request<'_>, count_max: usize) -> Result<(), Refused> {
     if request.headers.len() > count_max {
-        return Err((
-            ClientFault::HeadTooLarge,
-            "The request has too many header fields.",
-        ));
+        return Err((ClientFault::HeadTooLarge, "The request has too many header fields."));
     }
     if request.present.has(Field::Misspelt) {
         // Servers that turn names into variables read `_` as `-` (CGI, RFC 3875 section 4.1.18).
@@ -85,13 +83,9 @@ fn fields(request: &Request<'_>, count_max: usize) -> Result<(), Refused> {
 
 /// RFC 9112 section 6: one reading of where the body ends, or none.
 fn framing(request: &Request<'_>, facts: Facts) -> Result<(), Refused> {
-    let Request {
-        headers, present, ..
-    } = request;
+    let Request { headers, present, .. } = request;
     if facts.ambiguous {
-        return Err(bad(
-            "Two framing headers (Content-Length, Transfer-Encoding; RFC 9112 6.3).",
-        ));
+        return Err(bad("Two framing headers (Content-Length, Transfer-Encoding; RFC 9112 6.3)."));
     }
     if !present.has(Field::TransferEncoding) && !present.has(Field::ContentLength) {
         return Ok(());
@@ -99,14 +93,10 @@ fn framing(request: &Request<'_>, facts: Facts) -> Result<(), Refused> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if headers.contains_key(CONTENT_LENGTH) {
-            return Err(bad(
-                "Content-Length and Transfer-Encoding together (RFC 9112 6.1).",
-            ));
+            return Err(bad("Content-Length and Transfer-Encoding together (RFC 9112 6.1)."));
         }
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(bad(
-                "Transfer-Encoding must be `chunked`, once (RFC 9112 6.1).",
-            ));
+            return Err(bad("Transfer-Encoding must be `chunked`, once (RFC 9112 6.1)."));
         }
         return Ok(());
     }
@@ -165,9 +155,7 @@ fn host(request: &Request<'_>) -> Result<(), Refused> {
     if let Some(authority) = request.uri.authority()
         && !is_host(authority_bytes(authority))
     {
-        return Err(bad(
-            "The target's authority is not a host and port (RFC 9110 4.2).",
-        ));
+        return Err(bad("The target's authority is not a host and port (RFC 9110 4.2)."));
     }
     let mut hosts = request.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -182,63 +170,6 @@ fn host(request: &Request<'_>) -> Result<(), Refused> {
 fn authority_bytes(authority: &Authority) -> &[u8] {
     authority.as_str().as_bytes()
 }
-
-/// RFC 3986 section 3.2.2: a registered name or an IP literal, then perhaps a port.
-fn is_host(bytes: &[u8]) -> bool {
-    let (host, port) = match bytes.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if !bytes.ends_with(b"]") => (&bytes[..colon], Some(&bytes[colon + 1..])),
-        Some(_) | None => (bytes, None),
-    };
-    let port_fits = port.is_none_or(|port| {
-        port.len() <= 5
-            && port.iter().all(u8::is_ascii_digit)
-            && port
-                .iter()
-                .fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'))
-                <= 65_535
-    });
-    let host_fits = if let Some(literal) = host.strip_prefix(b"[") {
-        literal.strip_suffix(b"]").is_some_and(|inner| {
-            !inner.is_empty()
-                && inner
-                    .iter()
-                    .all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
-        })
-    } else {
-        !host.is_empty() && host.iter().all(|byte| REG_NAME[usize::from(*byte)])
-    };
-    port_fits && host_fits
-}
-
-/// The bytes of a registered name, as a table: each request's Host is looked at byte by byte.
-const REG_NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut index = 0;
-    while index < 128 {
-        let byte = index as u8;
-        table[index] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b';'
-                    | b'='
-            );
-        index += 1;
-    }
-    table
-};
 
 /// RFC 9110 section 7.6.3: Via is there so that a proxy can see its own loops.
 fn circles(request: &Request<'_>) -> Result<(), Refused> {
@@ -267,9 +198,7 @@ fn max_forwards(request: &Request<'_>) -> Result<Checked, Refused> {
         return Ok(Checked::Forward);
     };
     match decimal(value.as_bytes()) {
-        None => Err(bad(
-            "Max-Forwards is not a decimal number (RFC 9110 7.6.2).",
-        )),
+        None => Err(bad("Max-Forwards is not a decimal number (RFC 9110 7.6.2).")),
         Some(0) if request.method == Method::TRACE => {
             // Echoing a head back would hand cookies to scripts.
             Err((ClientFault::MethodRefused, "TRACE is not answered here."))
@@ -289,11 +218,7 @@ mod tests {
         let mut words = line.split(' ');
         let method = Method::from_bytes(words.next().unwrap().as_bytes()).unwrap();
         let uri: Uri = words.next().unwrap().parse().unwrap();
-        let version = if words.next() == Some("1.0") {
-            Version::HTTP_10
-        } else {
-            Version::HTTP_11
-        };
+        let version = if words.next() == Some("1.0") { Version::HTTP_10 } else { Version::HTTP_11 };
         let mut headers = HeaderMap::new();
         for field in fields {
             let (name, value) = field.split_once(':').unwrap();
@@ -314,18 +239,10 @@ mod tests {
         )
     }
 
-    const FACTS: Facts = Facts {
-        ambiguous: false,
-        header_count_max: 5,
-        body_bytes_max: 100,
-    };
+    const FACTS: Facts = Facts { ambiguous: false, header_count_max: 5, body_bytes_max: 100 };
 
     fn passes(line: &str, fields: &[&str]) {
-        assert_eq!(
-            run(line, fields, FACTS),
-            Ok(Checked::Forward),
-            "{line} {fields:?}"
-        );
+        assert_eq!(run(line, fields, FACTS), Ok(Checked::Forward), "{line} {fields:?}");
     }
 
     fn refused(line: &str, fields: &[&str], fault: ClientFault) {
@@ -336,36 +253,15 @@ mod tests {
     #[test]
     fn framing_has_one_reading_or_is_refused() {
         let bad = ClientFault::BadRequest;
-        for length in [
-            "",
-            "+5",
-            "-0",
-            "0x5",
-            "5_0",
-            "5.0",
-            "\"5\"",
-            "5, 5",
-            "005",
-            "99999999999999999999",
-        ] {
-            refused(
-                "POST /",
-                &["host: a", &format!("content-length: {length}")],
-                bad,
-            );
+        for length in
+            ["", "+5", "-0", "0x5", "5_0", "5.0", "\"5\"", "5, 5", "005", "99999999999999999999"]
+        {
+            refused("POST /", &["host: a", &format!("content-length: {length}")], bad);
         }
         passes("POST /", &["host: a", "content-length: 5"]);
         passes("POST /", &["host: a", "content-length: 0"]);
-        refused(
-            "POST /",
-            &["host: a", "content-length: 5", "content-length: 5"],
-            bad,
-        );
-        refused(
-            "POST /",
-            &["host: a", "content-length: 101"],
-            ClientFault::BodyTooLarge,
-        );
+        refused("POST /", &["host: a", "content-length: 5", "content-length: 5"], bad);
+        refused("POST /", &["host: a", "content-length: 101"], ClientFault::BodyTooLarge);
         for coding in [
             "gzip, chunked",
             "chunked, chunked",
@@ -375,33 +271,18 @@ mod tests {
             "\"chunked\"",
             "identity",
         ] {
-            refused(
-                "POST /",
-                &["host: a", &format!("transfer-encoding: {coding}")],
-                bad,
-            );
+            refused("POST /", &["host: a", &format!("transfer-encoding: {coding}")], bad);
         }
         passes("POST /", &["host: a", "transfer-encoding: Chunked"]);
         refused(
             "POST /",
-            &[
-                "host: a",
-                "transfer-encoding: chunked",
-                "transfer-encoding: chunked",
-            ],
+            &["host: a", "transfer-encoding: chunked", "transfer-encoding: chunked"],
             bad,
         );
-        refused(
-            "POST /",
-            &["host: a", "transfer-encoding: chunked", "content-length: 5"],
-            bad,
-        );
+        refused("POST /", &["host: a", "transfer-encoding: chunked", "content-length: 5"], bad);
         refused("POST /", &["host: a", "transfer_encoding: chunked"], bad);
         refused("POST /", &["host: a", "content_length: 5"], bad);
-        let ambiguous = Facts {
-            ambiguous: true,
-            ..FACTS
-        };
+        let ambiguous = Facts { ambiguous: true, ..FACTS };
         let fields = ["host: a", "transfer-encoding: chunked"];
         assert!(run("POST /", &fields, ambiguous).is_err());
     }
@@ -429,15 +310,7 @@ mod tests {
         ] {
             refused("GET /", &[&format!("host: {host}")], bad);
         }
-        for host in [
-            "a",
-            "a.example:8080",
-            "127.0.0.1",
-            "[::1]",
-            "[::1]:80",
-            "a_b",
-            "a:",
-        ] {
+        for host in ["a", "a.example:8080", "127.0.0.1", "[::1]", "[::1]:80", "a_b", "a:"] {
             passes("GET /", &[&format!("host: {host}")]);
         }
     }
@@ -460,16 +333,8 @@ mod tests {
     fn max_forwards_is_for_options_and_trace() {
         let options = run("OPTIONS /", &["host: a", "max-forwards: 0"], FACTS);
         assert_eq!(options, Ok(Checked::AnswerOptions));
-        refused(
-            "TRACE /",
-            &["host: a", "max-forwards: 0"],
-            ClientFault::MethodRefused,
-        );
-        refused(
-            "OPTIONS /",
-            &["host: a", "max-forwards: x"],
-            ClientFault::BadRequest,
-        );
+        refused("TRACE /", &["host: a", "max-forwards: 0"], ClientFault::MethodRefused);
+        refused("OPTIONS /", &["host: a", "max-forwards: x"], ClientFault::BadRequest);
         passes("OPTIONS /", &["host: a", "max-forwards: 1"]);
         passes("GET /", &["host: a", "max-forwards: 0"]);
     }

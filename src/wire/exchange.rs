@@ -42,6 +42,8 @@ pub enum Upload {
 pub struct ClientLimits {
     /// For a whole request head.
     pub head: Span,
+    /// The largest request head, in bytes.
+    pub head_bytes: usize,
     /// Between requests, and before the first byte.
     pub idle: Span,
     /// For the next piece of a request body, or for the client to take more of a reply.
@@ -83,6 +85,12 @@ impl Exchange {
             response_limit: Cell::new(Span::default()),
             request_bytes: Cell::new(0),
         }
+    }
+
+    /// The largest request head, in bytes.
+    #[must_use]
+    pub fn head_bytes_max(&self) -> usize {
+        self.limits.head_bytes
     }
 
     /// How far the present message has come.

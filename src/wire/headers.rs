@@ -3,54 +3,29 @@
 //! Pure: works on header maps, and is given the values that cost something to make. Own fields are
 //! added after the client's `Connection` list was obeyed, so that a client can't have them removed.
 
-use std::net::IpAddr;
-
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, MAX_FORWARDS, PROXY_AUTHORIZATION, TE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, MAX_FORWARDS, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+use crate::wire::forwarded::{Peer, set_forwarded};
 use crate::wire::present::{Field, Present};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// The request id, in requests and in replies that the proxy makes.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// W3C Trace Context.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Names the path that replied, with `split.expose_path`.
 pub const X_CUTOVER_PATH: HeaderName = HeaderName::from_static("x-cutover-path");
 
 const OWN_PREFIX: &str = "x-cutover-";
 const VIA_11: HeaderValue = HeaderValue::from_static("1.1 cutover");
 const VIA_10: HeaderValue = HeaderValue::from_static("1.0 cutover");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const CONNECTION_TE: HeaderValue = HeaderValue::from_static("TE");
 const CONNECTION_UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
-
-/// The longest request id of a client that is kept.
-const REQUEST_ID_MAX: usize = 128;
-
-/// The peer of a connection, with the header values that are made once for it.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Its address.
-    pub address: IpAddr,
-    /// The address as a header value.
-    pub address_value: HeaderValue,
-    /// Whether its Forwarded family is believed.
-    pub trusted: bool,
-}
 
 /// What a request's cleaning needs to know beside the request.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +58,7 @@ pub fn upgrade(version: Version, headers: &HeaderMap, present: Present) -> Optio
         && !protocol.as_bytes().contains(&b',')
         && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
         && !headers.contains_key(TRANSFER_ENCODING)
-        && headers
-            .get(CONTENT_LENGTH)
-            .is_none_or(|length| length == "0")
+        && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
         && nominated();
     carried.then(|| protocol.clone())
 }
@@ -120,12 +93,17 @@ pub fn clean_request(
     lower_max_forwards(method, headers);
     set_forwarded(headers, origin.peer, present);
     // RFC 9110 section 7.6.3: a gateway MUST append its hop.
-    let hop = if origin.version == Version::HTTP_10 {
-        VIA_10
-    } else {
-        VIA_11
-    };
+    let hop = if origin.version == Version::HTTP_10 { VIA_10 } else { VIA_11 };
     headers.append(VIA, hop);
+}
+
+/// Whether a response has no transfer coding but one `chunked`. Another coding would be lost with the
+/// framing that is taken off here, and its bytes passed for the content (RFC 9112 section 6.1).
+#[must_use]
+pub fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
 /// Makes a backend's header fields those that a client gets. `switching`: a 101 that was asked for.
@@ -137,11 +115,7 @@ pub fn clean_response(headers: &mut HeaderMap, switching: bool) -> Option<u64> {
     } else {
         None
     };
-    let protocol = if switching {
-        headers.remove(UPGRADE)
-    } else {
-        None
-    };
+    let protocol = if switching { headers.remove(UPGRADE) } else { None };
     if present.has(Field::TransferEncoding) {
         // RFC 9112 section 6.3: the coding wins; a length beside it must not go on.
         headers.remove(CONTENT_LENGTH);
@@ -217,110 +191,10 @@ fn lower_max_forwards(method: &Method, headers: &mut HeaderMap) {
     if !matches!(*method, Method::OPTIONS | Method::TRACE) {
         return;
     }
-    let left = headers
-        .get(MAX_FORWARDS)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let left = headers.get(MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(left) = left {
         headers.insert(MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
     }
-}
-
-/// The Forwarded family: from a trusted proxy it is extended (RFC 7239 section 5.2 and the custom
-/// of X-Forwarded-For), from anyone else replaced, as it is the client's free invention.
-fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, present: Present) {
-    if present.has(Field::Forwarded) && !peer.trusted {
-        for name in [
-            FORWARDED,
-            X_FORWARDED_FOR,
-            X_FORWARDED_HOST,
-            X_FORWARDED_PROTO,
-        ] {
-            headers.remove(name);
-        }
-        headers.remove(X_FORWARDED_PORT);
-        headers.remove(X_REAL_IP);
-    }
-    let kept = present.has(Field::Forwarded) && peer.trusted;
-    if kept
-        && headers.contains_key(FORWARDED)
-        && let Ok(element) = HeaderValue::from_str(&forwarded_element(peer.address))
-    {
-        headers.append(FORWARDED, element);
-    }
-    headers.append(X_FORWARDED_FOR, peer.address_value.clone());
-    if !(kept && headers.contains_key(X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HTTP);
-    }
-    if !(kept && headers.contains_key(X_FORWARDED_HOST))
-        && let Some(host) = headers.get(HOST).cloned()
-    {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-}
-
-/// RFC 7239 section 6: an IPv6 address is quoted and bracketed.
-fn forwarded_element(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => format!("for={address};proto=http"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\";proto=http"),
-    }
-}
-
-/// The client's address: the peer's, or, behind trusted proxies, the last in X-Forwarded-For that
-/// is not itself trusted.
-pub fn client_address(
-    headers: &HeaderMap,
-    peer: &Peer,
-    is_trusted: impl Fn(IpAddr) -> bool,
-) -> IpAddr {
-    if !peer.trusted {
-        return peer.address;
-    }
-    let mut client = peer.address;
-    for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-        for entry in line.as_bytes().rsplit(|byte| *byte == b',') {
-            let text = std::str::from_utf8(entry.trim_ascii()).ok();
-            let Some(address) = text.and_then(|text| text.parse().ok()) else {
-                return client;
-            };
-            client = address;
-            if !is_trusted(client) {
-                return client;
-            }
-        }
-    }
-    client
-}
-
-/// Whether a client's request id can be kept: short and visible ASCII.
-#[must_use]
-pub fn is_request_id(value: &HeaderValue) -> bool {
-    let bytes = value.as_bytes();
-    (1..=REQUEST_ID_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
-}
-
-/// Whether a client's `traceparent` can be kept (W3C Trace Context, section 3.2.2).
-#[must_use]
-pub fn is_traceparent(value: &HeaderValue) -> bool {
-    let bytes = value.as_bytes();
-    let hex = |range: std::ops::Range<usize>| {
-        bytes[range]
-            .iter()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let nonzero = |range: std::ops::Range<usize>| bytes[range].iter().any(|byte| *byte != b'0');
-    bytes.len() >= 55
-        && (bytes.len() == 55 || (&bytes[..2] != b"00" && bytes[55] == b'-'))
-        && bytes[2] == b'-'
-        && bytes[35] == b'-'
-        && bytes[52] == b'-'
-        && hex(0..2)
-        && &bytes[..2] != b"ff"
-        && hex(3..35)
-        && nonzero(3..35)
-        && hex(36..52)
-        && nonzero(36..52)
-        && hex(53..55)
 }
 
 /// The elements of a list field, over all of its lines (RFC 9110 section 5.6.1).
@@ -335,8 +209,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 fn keep_alive_timeout(value: &HeaderValue) -> Option<u64> {
     let text = value.to_str().ok()?;
-    text.split(',')
-        .find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())
+    text.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())
 }
 
 #[cfg(test)]
@@ -381,13 +254,7 @@ mod tests {
             present,
         };
         clean_request(&Method::OPTIONS, &mut headers, upgrade, &origin);
-        let own = [
-            "via",
-            "x-forwarded-for",
-            "x-forwarded-proto",
-            "x-forwarded-host",
-            "host",
-        ];
+        let own = ["via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host"];
         headers
             .iter()
             .filter(|(name, value)| !(own.contains(&name.as_str()) && is_default(name, value)))
@@ -413,39 +280,15 @@ mod tests {
 
     #[test]
     fn hop_by_hop_fields_and_all_that_connection_names_are_removed() {
-        check(
-            &[
-                "connection: a, B",
-                "connection: c",
-                "a: 1",
-                "b: 1",
-                "c: 1",
-                "d: 1",
-            ],
-            &["d: 1"],
-        );
-        check(
-            &[
-                "keep-alive: timeout=5",
-                "proxy-connection: x",
-                "te: gzip",
-                "upgrade: x",
-            ],
-            &[],
-        );
+        check(&["connection: a, B", "connection: c", "a: 1", "b: 1", "c: 1", "d: 1"], &["d: 1"]);
+        check(&["keep-alive: timeout=5", "proxy-connection: x", "te: gzip", "upgrade: x"], &[]);
         check(&["connection: close", "close: 1"], &["close: 1"]);
     }
 
     #[test]
     fn connection_cannot_remove_framing_host_or_own_fields() {
-        check(
-            &["connection: content-length, host", "content-length: 3"],
-            &["content-length: 3"],
-        );
-        check(
-            &["connection: via, x-forwarded-for, x-forwarded-proto"],
-            &[],
-        );
+        check(&["connection: content-length, host", "content-length: 3"], &["content-length: 3"]);
+        check(&["connection: via, x-forwarded-for, x-forwarded-proto"], &[]);
         let chunked = cleaned(&["host: a", "connection: transfer-encoding"], false, true);
         assert_eq!(chunked, ["transfer-encoding: chunked"]);
     }
@@ -457,40 +300,18 @@ mod tests {
 
     #[test]
     fn unknown_and_repeated_fields_pass_in_order() {
-        check(
-            &["x-a: 1", "x-b: \u{e9}", "x-a: 2"],
-            &["x-a: 1", "x-a: 2", "x-b: \u{e9}"],
-        );
+        check(&["x-a: 1", "x-b: \u{e9}", "x-a: 2"], &["x-a: 1", "x-a: 2", "x-b: \u{e9}"]);
     }
 
     #[test]
     fn spoofs_are_removed() {
-        check(
-            &[
-                "proxy: x",
-                "x-cutover-shadow: 1",
-                "proxy-authorization: x",
-                "x-real-ip: 1",
-            ],
-            &[],
-        );
-        check(
-            &[
-                "forwarded: for=1",
-                "x-forwarded-for: 6.6.6.6",
-                "x-forwarded-host: evil",
-            ],
-            &[],
-        );
+        check(&["proxy: x", "x-cutover-shadow: 1", "proxy-authorization: x", "x-real-ip: 1"], &[]);
+        check(&["forwarded: for=1", "x-forwarded-for: 6.6.6.6", "x-forwarded-host: evil"], &[]);
     }
 
     #[test]
     fn a_trusted_proxy_is_extended() {
-        let fields = [
-            "host: a",
-            "x-forwarded-for: 6.6.6.6",
-            "forwarded: for=6.6.6.6",
-        ];
+        let fields = ["host: a", "x-forwarded-for: 6.6.6.6", "forwarded: for=6.6.6.6"];
         let got = cleaned(&fields, true, false);
         let extended = [
             "x-forwarded-for: 6.6.6.6",
@@ -512,25 +333,12 @@ mod tests {
             upgrade(version, &headers, Present::of(&headers)).is_some()
         };
         let v11 = Version::HTTP_11;
-        assert!(asked(
-            &["connection: keep-alive, Upgrade", "upgrade: websocket"],
-            v11
-        ));
+        assert!(asked(&["connection: keep-alive, Upgrade", "upgrade: websocket"], v11));
         assert!(!asked(&["upgrade: websocket"], v11));
-        assert!(!asked(
-            &["connection: upgrade", "upgrade: websocket"],
-            Version::HTTP_10
-        ));
+        assert!(!asked(&["connection: upgrade", "upgrade: websocket"], Version::HTTP_10));
         assert!(!asked(&["connection: upgrade", "upgrade: h2c"], v11));
-        assert!(!asked(
-            &["connection: upgrade", "upgrade: websocket, h2c"],
-            v11
-        ));
-        let with_body = [
-            "connection: upgrade",
-            "upgrade: websocket",
-            "content-length: 4",
-        ];
+        assert!(!asked(&["connection: upgrade", "upgrade: websocket, h2c"], v11));
+        let with_body = ["connection: upgrade", "upgrade: websocket", "content-length: 4"];
         assert!(!asked(&with_body, v11));
     }
 
@@ -547,52 +355,5 @@ mod tests {
         ]);
         assert_eq!(clean_response(&mut headers, false), Some(5));
         assert_eq!(headers, map(&["set-cookie: a", "set-cookie: b"]));
-    }
-
-    #[test]
-    fn the_client_is_the_last_address_that_is_not_trusted() {
-        let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
-        let of = |fields: &[&str], is| client_address(&map(fields), &peer(is), trusted).to_string();
-        assert_eq!(
-            of(&["x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1"], true),
-            "2.2.2.2"
-        );
-        assert_eq!(
-            of(
-                &["x-forwarded-for: 1.1.1.1", "x-forwarded-for: 10.0.0.1"],
-                true
-            ),
-            "1.1.1.1"
-        );
-        assert_eq!(of(&["x-forwarded-for: 1.1.1.1"], false), "192.0.2.1");
-        assert_eq!(of(&["x-forwarded-for: junk, 10.0.0.1"], true), "10.0.0.1");
-        assert_eq!(of(&[], true), "192.0.2.1");
-    }
-
-    #[test]
-    fn trace_parents_and_request_ids_are_kept_only_when_sound() {
-        let parent = |text: &str| is_traceparent(&HeaderValue::from_str(text).unwrap());
-        assert!(parent(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        ));
-        assert!(parent(
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"
-        ));
-        assert!(!parent(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"
-        ));
-        assert!(!parent(
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01"
-        ));
-        assert!(!parent(
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        ));
-        assert!(!parent(
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"
-        ));
-        assert!(!parent("short"));
-        let id = |text: &str| is_request_id(&HeaderValue::from_bytes(text.as_bytes()).unwrap());
-        assert!(id("abc-123"));
-        assert!(!id("a b") && !id("") && !id(&"x".repeat(129)));
     }
 }

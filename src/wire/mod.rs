@@ -3,8 +3,11 @@
 pub mod body;
 pub mod check;
 pub mod exchange;
+pub mod forwarded;
 pub mod headers;
+pub mod host;
 pub mod present;
 pub mod scan;
 pub mod socket;
+pub mod trace;
 pub mod upgrade;

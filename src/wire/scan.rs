@@ -31,13 +31,14 @@ pub struct HeadScan {
     version: [u8; VERSION],
     // Of the request line that came last.
     line_ended: bool,
+    line_bytes: usize,
 }
 
 /// Why a request line can't be served, where the parser gives no reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFault {
-    /// It has not ended yet.
-    Endless,
+    /// It alone is as long as a whole head may be.
+    TooLong,
     /// It ends with `HTTP/` and a version that is neither 1.0 nor 1.1.
     Version,
 }
@@ -63,6 +64,7 @@ impl Default for HeadScan {
             carried: 0,
             version: [0; VERSION],
             line_ended: false,
+            line_bytes: 0,
         }
     }
 }
@@ -70,9 +72,9 @@ impl Default for HeadScan {
 impl HeadScan {
     /// What is wrong with the request line that came last, as far as it can be seen here.
     #[must_use]
-    pub fn line_fault(&self) -> Option<LineFault> {
-        if !self.line_ended {
-            return Some(LineFault::Endless);
+    pub fn line_fault(&self, head_bytes_max: usize) -> Option<LineFault> {
+        if self.line_bytes >= head_bytes_max {
+            return Some(LineFault::TooLong);
         }
         let version = self.version.strip_prefix(b"HTTP/")?;
         let [major, b'.', minor] = version else {
@@ -130,9 +132,8 @@ impl HeadScan {
                     } else {
                         State::Body { left }
                     };
-                    bytes = bytes
-                        .get(usize::try_from(taken).unwrap_or(usize::MAX)..)
-                        .unwrap_or(&[]);
+                    bytes =
+                        bytes.get(usize::try_from(taken).unwrap_or(usize::MAX)..).unwrap_or(&[]);
                 }
                 State::Chunked => return,
             }
@@ -153,7 +154,10 @@ impl HeadScan {
             self.line_ended |= ended && self.carried > 0;
             return;
         }
-        self.line_ended = ended;
+        if std::mem::replace(&mut self.line_ended, ended) {
+            self.line_bytes = 0;
+        }
+        self.line_bytes = self.line_bytes.saturating_add(bytes.len());
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let fresh = &bytes[bytes.len().saturating_sub(VERSION)..];
         self.version.rotate_left(fresh.len());
@@ -208,9 +212,7 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     if !front.eq_ignore_ascii_case(name) {
         return None;
     }
-    rest.trim_ascii_start()
-        .strip_prefix(b":")
-        .map(<[u8]>::trim_ascii)
+    rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii)
 }
 
 /// A length; one that is no number is refused by the parser, so its value here is of no matter.
@@ -218,10 +220,7 @@ fn decimal(value: &[u8]) -> u64 {
     value
         .iter()
         .filter(|byte| byte.is_ascii_digit())
-        .fold(0_u64, |sum, digit| {
-            sum.saturating_mul(10)
-                .saturating_add(u64::from(digit - b'0'))
-        })
+        .fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -235,36 +234,23 @@ mod tests {
             for piece in text.as_bytes().chunks(size) {
                 scan.feed(piece);
             }
-            assert_eq!(
-                scan.is_ambiguous(),
-                expected,
-                "{text:?} in pieces of {size}"
-            );
+            assert_eq!(scan.is_ambiguous(), expected, "{text:?} in pieces of {size}");
         }
     }
 
     #[test]
     fn both_headers_in_one_head_are_seen_in_any_order_and_case() {
-        check(
-            "POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
-            true,
-        );
+        check("POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", true);
         check(
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nHost: a\r\ncontent-length:4\r\n\r\n",
             true,
         );
-        check(
-            "\r\nPOST / HTTP/1.1\nTRANSFER-ENCODING: chunked\nCONTENT-LENGTH: 4\n\n",
-            true,
-        );
+        check("\r\nPOST / HTTP/1.1\nTRANSFER-ENCODING: chunked\nCONTENT-LENGTH: 4\n\n", true);
     }
 
     #[test]
     fn two_lengths_are_seen() {
-        check(
-            "POST / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nabcd",
-            true,
-        );
+        check("POST / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nabcd", true);
     }
 
     #[test]
@@ -276,20 +262,15 @@ mod tests {
             ("GET / HTTP/2.0\r\nHost: a\r\n", Some(LineFault::Version)),
             ("GET / http/1.1\r\n", None),
             ("GET /\r\n", None),
-            ("GET /aaaaaaaaaaaaaaaaa", Some(LineFault::Endless)),
+            ("GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Some(LineFault::TooLong)),
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
-            (
-                "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-                Some(LineFault::Version),
-            ),
+            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Some(LineFault::Version)),
             ("\r\nGET / HTTP/1.1\r\n", None),
         ] {
             for size in 1..=line.len() {
                 let mut scan = HeadScan::default();
-                line.as_bytes()
-                    .chunks(size)
-                    .for_each(|piece| scan.feed(piece));
-                assert_eq!(scan.line_fault(), expected, "{line:?} in pieces of {size}");
+                line.as_bytes().chunks(size).for_each(|piece| scan.feed(piece));
+                assert_eq!(scan.line_fault(40), expected, "{line:?} in pieces of {size}");
             }
         }
     }
@@ -297,30 +278,15 @@ mod tests {
     #[test]
     fn one_of_them_alone_is_fine() {
         check("POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nabcd", false);
-        check(
-            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            false,
-        );
-        check(
-            "GET / HTTP/1.1\r\nX-Content-Length: 4\r\nTransfer-Encodings: x\r\n\r\n",
-            false,
-        );
+        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nX-Content-Length: 4\r\nTransfer-Encodings: x\r\n\r\n", false);
     }
 
     #[test]
     fn a_body_that_looks_like_a_head_is_not_read_as_one() {
         let body = "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
-        check(
-            &format!(
-                "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-            false,
-        );
-        check(
-            &format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n33\r\n{body}"),
-            false,
-        );
+        check(&format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()), false);
+        check(&format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n33\r\n{body}"), false);
     }
 
     #[test]

@@ -84,8 +84,7 @@ impl AsyncWrite for JoinedStream {
             many if many.iter().map(|piece| piece.len()).sum::<usize>() <= JOIN_MAX => {
                 let mut joined = this.scratch.borrow_mut();
                 joined.clear();
-                many.iter()
-                    .for_each(|piece| joined.extend_from_slice(piece));
+                many.iter().for_each(|piece| joined.extend_from_slice(piece));
                 Pin::new(&mut this.stream).poll_write(cx, &joined)
             }
             many => Pin::new(&mut this.stream).poll_write_vectored(cx, many),
@@ -179,9 +178,7 @@ impl ClientSocket {
     #[must_use]
     pub fn has_bytes(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        SockRef::from(&self.stream.borrow().stream)
-            .peek(&mut byte)
-            .is_ok_and(|read| read > 0)
+        SockRef::from(&self.stream.borrow().stream).peek(&mut byte).is_ok_and(|read| read > 0)
     }
 
     /// Says that nothing more will be written.
@@ -206,25 +203,17 @@ impl ClientSocket {
             return false;
         }
         if !self.refused.get() {
-            let line_fault = self.scan.borrow().line_fault();
+            let line_fault = self.scan.borrow().line_fault(self.exchange.head_bytes_max());
             let (fault, rule) = match written.get(9..12) {
-                Some(b"400") if line_fault == Some(LineFault::Version) => (
-                    ClientFault::Version,
-                    "This HTTP version is not served here.",
-                ),
-                Some(b"431") if line_fault == Some(LineFault::Endless) => (
-                    ClientFault::TargetTooLong,
-                    "The request target is too long.",
-                ),
+                Some(b"400") if line_fault == Some(LineFault::Version) => {
+                    (ClientFault::Version, "This HTTP version is not served here.")
+                }
+                Some(b"431") if line_fault == Some(LineFault::TooLong) => {
+                    (ClientFault::TargetTooLong, "The request target is too long.")
+                }
                 Some(b"431") => (ClientFault::HeadTooLarge, "The request head is too large."),
-                Some(b"414") => (
-                    ClientFault::TargetTooLong,
-                    "The request target is too long.",
-                ),
-                Some(_) | None => (
-                    ClientFault::BadRequest,
-                    "The request is not valid HTTP/1.1.",
-                ),
+                Some(b"414") => (ClientFault::TargetTooLong, "The request target is too long."),
+                Some(_) | None => (ClientFault::BadRequest, "The request is not valid HTTP/1.1."),
             };
             self.exchange.blame(fault);
             self.refuse(&ProxyError::Client(fault, rule).refusal());
@@ -286,10 +275,7 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self
-            .0
-            .replace_bare_refusal(bufs.first().map_or(&[], |piece| &**piece))
-        {
+        if self.0.replace_bare_refusal(bufs.first().map_or(&[], |piece| &**piece)) {
             return Poll::Ready(Ok(bufs.iter().map(|piece| piece.len()).sum()));
         }
         let result = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, bufs);

@@ -67,14 +67,8 @@ mod tests {
         let (mut client, client_end) = tokio::io::duplex(64);
         let (mut backend, backend_end) = tokio::io::duplex(64);
         let ends = (
-            TunnelEnd {
-                io: client_end,
-                early: Bytes::from_static(b"early "),
-            },
-            TunnelEnd {
-                io: backend_end,
-                early: Bytes::from_static(b"hello "),
-            },
+            TunnelEnd { io: client_end, early: Bytes::from_static(b"early ") },
+            TunnelEnd { io: backend_end, early: Bytes::from_static(b"hello ") },
         );
         let talk = async {
             client.write_all(b"late").await.unwrap();

@@ -1,0 +1,183 @@
+//! Checks the keys of a file against each other, and makes the config of them.
+
+use toml::Spanned;
+
+use crate::config::model::{Admin, Config, Drain, Listen, PathConfig, RouteConfig, Split};
+use crate::config::raw::{self, Raw};
+use crate::config::section::Faults;
+use crate::config::values::{self, AdminAddress, Share};
+use crate::route::sticky::Key;
+use crate::route::template::Pattern;
+use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, Side, Weight};
+
+/// The most endpoints of one path.
+const ENDPOINTS_MAX: usize = 64;
+
+/// The config of `raw`; `None` where a part of it could not be made, which is a fault already.
+pub(crate) fn build(raw: Raw, faults: &Faults<'_>) -> Option<Config> {
+    check_admin(&raw, faults);
+    check_endpoints(&raw, faults);
+    let weight = raw.async_weight.0;
+    let routes = routes(&raw, weight, faults);
+    let split = split(raw.split, faults);
+    let listen = raw.listen;
+    Some(Config {
+        weight,
+        state_dir: raw.state_dir.unwrap_or_else(|| "cutover-state".into()),
+        listen: Listen {
+            addresses: listen.addresses,
+            workers: listen.workers,
+            max_connections: listen.max_connections,
+            trusted_proxies: listen.trusted_proxies,
+            header_timeout: listen.header_timeout,
+            idle_timeout: listen.idle_timeout,
+            body_idle_timeout: listen.body_idle_timeout,
+            header_bytes: usize::try_from(listen.header_bytes).ok()?,
+            header_count: listen.header_count,
+            body_bytes: listen.body_bytes,
+        },
+        admin: Admin { address: raw.admin.address, token_file: raw.admin.token_file },
+        paths: PerSide { legacy: path(raw.legacy), async_: path(raw.async_) },
+        split: split?,
+        routes: routes?,
+        drain: Drain {
+            delay: raw.drain.delay,
+            timeout: raw.drain.timeout,
+            tunnels: raw.drain.tunnels,
+        },
+        access_log: match raw.access_log.format {
+            values::LogFormat::Json => raw.access_log.path,
+        },
+        text: String::new(),
+        hash: String::new(),
+    })
+}
+
+/// A wider admin address hands changes to the network: it is refused without a token.
+fn check_admin(raw: &Raw, faults: &Faults<'_>) {
+    if !raw.admin.address.is_private() && raw.admin.token_file.is_none() {
+        let message = format!(
+            "{} is neither loopback nor a unix socket: set `token_file`",
+            raw.admin.address
+        );
+        faults.add(raw.admin.span.clone(), "admin.address".to_owned(), message);
+    }
+}
+
+/// An endpoint that is our own listener would serve itself for ever.
+fn check_endpoints(raw: &Raw, faults: &Faults<'_>) {
+    let mut own = raw.listen.addresses.clone();
+    if let AdminAddress::Tcp(address) = raw.admin.address {
+        own.push(address);
+    }
+    for (name, path) in [("legacy", &raw.legacy), ("async", &raw.async_)] {
+        if path.endpoints.len() > ENDPOINTS_MAX {
+            let span = path.endpoints[ENDPOINTS_MAX].span();
+            let message = format!("more than {ENDPOINTS_MAX} endpoints");
+            faults.add(span, format!("{name}.endpoints"), message);
+        }
+        for endpoint in &path.endpoints {
+            let Some(address) = endpoint.get_ref().address() else {
+                continue;
+            };
+            let is_own = own.iter().any(|own| {
+                own.port() == address.port()
+                    && (own.ip() == address.ip()
+                        || (own.ip().is_unspecified() && address.ip().is_loopback()))
+            });
+            if is_own && address.port() != 0 {
+                let message = format!("{address} is an address of this proxy itself");
+                faults.add(endpoint.span(), format!("{name}.endpoints"), message);
+            }
+        }
+    }
+}
+
+fn path(raw: raw::Path) -> PathConfig {
+    PathConfig {
+        endpoints: raw.endpoints.into_iter().map(Spanned::into_inner).collect(),
+        header_case: raw.header_case,
+        min_idle: raw.min_idle,
+        max_in_flight: raw.max_in_flight,
+        queue_depth: raw.queue_depth,
+        queue_timeout: raw.queue_timeout,
+        connect_timeout: raw.connect_timeout,
+        response_timeout: raw.response_timeout,
+        idle_timeout: raw.idle_timeout,
+        request_deadline: raw.request_deadline,
+        pool_idle: raw.pool_idle,
+        pool_idle_timeout: raw.pool_idle_timeout,
+        requests_per_connection: raw.requests_per_connection,
+    }
+}
+
+fn split(raw: raw::Split, faults: &Faults<'_>) -> Option<Split> {
+    let key = match raw.key {
+        None => None,
+        Some(text) => match Key::parse(text.get_ref()) {
+            Ok(key) => key,
+            Err(message) => {
+                faults.add(text.span(), "split.key".to_owned(), message);
+                return None;
+            }
+        },
+    };
+    let force_header = match raw.force_header.filter(|name| !name.get_ref().is_empty()) {
+        None => None,
+        Some(name) => match name.get_ref().parse::<http::HeaderName>() {
+            Ok(header) => Some(header),
+            Err(_) => {
+                faults.add(name.span(), "split.force_header".to_owned(), "is not a header name");
+                return None;
+            }
+        },
+    };
+    Some(Split {
+        key,
+        salt: raw.salt,
+        force_header,
+        force_from: raw.force_from,
+        expose_path: raw.expose_path,
+    })
+}
+
+fn routes(raw: &Raw, weight: Weight, faults: &Faults<'_>) -> Option<Vec<RouteConfig>> {
+    let mut routes: Vec<RouteConfig> = Vec::new();
+    let mut sound = true;
+    for route in &raw.routes {
+        let mut fault = |span, key: &str, message: &str| {
+            faults.add(span, format!("route.{key}"), message);
+            sound = false;
+        };
+        let name = route.name.get_ref();
+        if name.is_empty() || name == DEFAULT_ROUTE || name == "none" {
+            fault(route.name.span(), "name", "must be a name other than `default` and `none`");
+        }
+        if routes.iter().any(|known| known.name == *name) {
+            fault(route.name.span(), "name", "is the name of an earlier route too");
+        }
+        if routes.len() + 1 >= ROUTES_MAX {
+            fault(route.name.span(), "name", "is one route too many: the limit is 255");
+        }
+        let pattern = match Pattern::parse(route.pattern.get_ref()) {
+            Ok(pattern) => pattern,
+            Err(message) => {
+                fault(route.pattern.span(), "match", message);
+                continue;
+            }
+        };
+        let pin = match &route.pin {
+            Some(pin) if !pin.get_ref().is_empty() => {
+                let side = Side::from_name(pin.get_ref().as_bytes());
+                if side.is_none() {
+                    fault(pin.span(), "pin", "must be \"legacy\", \"async\" or \"\"");
+                }
+                side
+            }
+            Some(_) | None => None,
+        };
+        let weight = route.async_weight.map_or(weight, |Share(weight)| weight);
+        routes.push(RouteConfig { name: name.clone(), pattern, weight, pin });
+    }
+    sound.then_some(routes)
+}
