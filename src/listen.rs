@@ -222,9 +222,15 @@ impl Acceptor {
                 () = &mut stop => break,
                 accepted = self.accept(&max) => accepted,
             };
-            // Not under the `select!`: what was accepted is served, whatever begins meanwhile.
-            let seat = self.wait_for_seat(&max).await;
+            // What was accepted is served, also when a drain begins while it waits for a seat.
+            let (seat, stopped) = tokio::select! {
+                () = &mut stop => (self.wait_for_seat(&|| usize::MAX).await, true),
+                seat = self.wait_for_seat(&max) => (seat, false),
+            };
             self.place(stream, peer, seat, &serve);
+            if stopped {
+                break;
+            }
         }
         if let Err(error) = deafen(&self.listener) {
             tracing::warn!(%error, "can't hold back handshakes; some may be reset");

@@ -5,7 +5,9 @@
 //! backend's connection is charged to the path. A reply body owns what must last until its end (the
 //! upstream connection, the admission slot, the record) as its `Tail`.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -171,7 +173,14 @@ pub enum Source {
 /// The fault that a broken response body is.
 #[must_use]
 pub fn fault(error: &hyper::Error) -> PathFault {
-    if error.is_parse() { PathFault::Protocol } else { PathFault::Reset }
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        // What hyper's decoder says of broken chunks.
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => PathFault::Protocol,
+        Some(_) => PathFault::Reset,
+        None if error.is_parse() => PathFault::Protocol,
+        None => PathFault::Reset,
+    }
 }
 
 impl fmt::Debug for Source {

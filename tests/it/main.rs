@@ -1,0 +1,34 @@
+//! Integration tests: the proxy between real sockets, one file a behaviour.
+//!
+//! `harness` holds scripted backends, raw clients and the proxy itself, in this process or as the
+//! real program. Names are sentences; a test waits for events, never for a time to pass.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "scripted peers are threads on the real clock, whose delays are what is tested; a \
+              test prints what it measured"
+)]
+#![allow(missing_docs, reason = "names of tests are sentences")]
+
+mod harness;
+
+mod accept;
+mod admin;
+mod admin_pages;
+mod cli;
+mod cli_check;
+mod drain;
+mod faults;
+mod queue;
+mod reload;
+mod split;
+mod stream;
+mod tidy;
+mod tunnel;
+mod wire;
+mod wire_refused;
+mod wire_requests;
+mod wire_responses;

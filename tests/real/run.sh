@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs the tests against real backends: tests/real/run.sh [-v] [-k WORD].
+# Makes what is missing: the Debian packages of the load clients, the backends' virtual environment
+# in target/ (kept between runs), and the release binary.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+missing=()
+command -v wrk >/dev/null || missing+=(wrk)
+command -v h2load >/dev/null || missing+=(nghttp2-client)
+command -v curl >/dev/null || missing+=(curl)
+if ((${#missing[@]})); then
+    as_root=()
+    ((EUID == 0)) || as_root=(sudo)
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+venv=target/real-venv
+wanted=$(cat docker/legacy/requirements.txt docker/async/requirements.txt)
+if [[ $(cat "$venv/installed.txt" 2>/dev/null) != "$wanted" ]]; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet \
+        -r docker/legacy/requirements.txt -r docker/async/requirements.txt
+    # Written last, so that an installation which was cut off is done again.
+    echo "$wanted" >"$venv/installed.txt"
+fi
+
+[[ -x target/release/cutover ]] || cargo build --release --locked
+
+# Nothing is compiled beside the sources. The tests bound each of their waits; this bounds them all.
+export PYTHONDONTWRITEBYTECODE=1
+exec timeout --foreground --kill-after=10 240 \
+    "$venv/bin/python" -m unittest discover --start-directory tests/real "$@"
