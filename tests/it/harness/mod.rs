@@ -245,10 +245,13 @@ impl Proxy {
 
     /// Waits until nothing is in flight, queued or tunnelled.
     pub(crate) fn settle(&self) {
+        let gauges = ["cutover_requests_in_flight", "cutover_queue_depth", "cutover_tunnels_open"];
         let busy = || {
             let scrape = self.scrape();
-            let gauges = ["requests_in_flight", "queue_depth", "tunnels_open"];
-            gauges.map(|gauge| scrape.sum(&format!("cutover_{gauge}"), &[]))
+            gauges.map(|gauge| {
+                assert!(scrape.0.contains(&format!("\n{gauge}{{")), "{gauge} is not there");
+                scrape.sum(gauge, &[])
+            })
         };
         eventually!(busy() == [0.0; 3], "still in flight, queued, tunnelled: {:?}", busy());
     }
