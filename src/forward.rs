@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use futures_util::TryFutureExt;
 use http::response::Parts;
 use http_body::Body;
 use hyper::body::Incoming;
@@ -57,12 +58,17 @@ impl Hold {
 ///
 /// # Errors
 /// Whose fault it is that there is no reply.
-pub async fn forward(path: &Rc<Path>, outbound: Outbound) -> Result<Reply, ProxyError> {
-    let Admitted { reply, slot } = path.service().oneshot(outbound).await?;
-    let Inbound { response, lease } = reply;
-    let (head, body) = response.into_parts();
-    let source = whole_or_stream(body, path.plan.idle);
-    Ok(Reply { head, source, hold: Hold { lease, slot } })
+pub fn forward(
+    path: &Rc<Path>,
+    outbound: Outbound,
+) -> impl Future<Output = Result<Reply, ProxyError>> + use<> {
+    let idle = path.plan.idle;
+    path.service().oneshot(outbound).map_ok(move |Admitted { reply, slot }| {
+        let Inbound { response, lease } = reply;
+        let (head, body) = response.into_parts();
+        let source = whole_or_stream(body, idle);
+        Reply { head, source, hold: Hold { lease, slot } }
+    })
 }
 
 /// A body that came whole with its head is taken out of the connection at once, which can then

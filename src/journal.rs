@@ -19,6 +19,7 @@ use crate::route::Decision;
 use crate::tick::Span;
 use crate::upstream::gate::Slot;
 use crate::view::View;
+use crate::vocab::Side;
 use crate::wire::body::{End, Tail};
 use crate::wire::exchange::Exchange;
 
@@ -87,6 +88,12 @@ impl Record {
     #[must_use]
     pub fn view(&self) -> &Rc<View> {
         &self.view
+    }
+
+    /// The path that was decided on, once it is.
+    #[must_use]
+    pub fn side(&self) -> Option<Side> {
+        self.decision.map(|decision| decision.side)
     }
 
     /// The request id.

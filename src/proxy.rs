@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
+use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -25,7 +27,6 @@ use crate::snapshot::{Publisher, Snapshot, Turns};
 use crate::tick::{Phase as Wait, Span};
 use crate::upstream::{Outbound, Supplies};
 use crate::view::View;
-use crate::vocab::Side;
 use crate::wire::body::{ReplyBody, RequestBody, Source};
 use crate::wire::check::{self, Checked, Facts};
 use crate::wire::exchange::{Exchange, Upload};
@@ -95,8 +96,14 @@ impl Proxy {
         view.clone()
     }
 
-    /// The journey. Never fails: whatever goes wrong becomes a reply.
-    pub async fn handle(&self, client: &Client, request: Request<Incoming>) -> ClientReply {
+    /// The journey. Never fails: whatever goes wrong becomes a reply. Steps 4 to 6 are done at once;
+    /// only what waits for the client or the path is left to the future, which lies in each
+    /// connection's memory, idle ones included.
+    pub fn handle(
+        self: Rc<Self>,
+        client: Rc<Client>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = ClientReply> {
         let view = self.view();
         let body_bytes_max = view.snapshot.config.listen.body_bytes;
         let request =
@@ -111,7 +118,27 @@ impl Proxy {
             let target = request.uri().path().to_owned();
             record.keep_for_log(log.clone(), request.method().clone(), target);
         }
-        match self.travel(client, &mut record, request, present).await {
+        match self.depart(&client, &mut record, request, present) {
+            Ok(Departure::Forward { sending, switching }) => {
+                Either::Left(sending.map(move |replied| {
+                    let arrived = replied.and_then(|reply| arrive(&record, reply, switching));
+                    self.finish(&client, record, arrived)
+                }))
+            }
+            Ok(Departure::Answer) => {
+                Either::Right(ready(self.finish(&client, record, Ok(answer_options()))))
+            }
+            Err(error) => Either::Right(ready(self.finish(&client, record, Err(error)))),
+        }
+    }
+
+    fn finish(
+        &self,
+        client: &Client,
+        record: Box<Record>,
+        arrived: Result<Onward, ProxyError>,
+    ) -> ClientReply {
+        match arrived {
             Ok(onward) => self.reply(client, record, onward),
             Err(error) => self.refuse(client, record, error),
         }
@@ -126,16 +153,18 @@ impl Proxy {
         }
     }
 
-    async fn travel(
+    /// 5 to 7: checks, decides and cleans the request, and hands it to its path.
+    fn depart(
         &self,
         client: &Client,
         record: &mut Record,
         mut request: Request<RequestBody>,
         present: Present,
-    ) -> Result<Onward, ProxyError> {
+    ) -> Result<Departure<impl Future<Output = Result<Reply, ProxyError>> + use<>>, ProxyError>
+    {
         let exchange = &client.exchange;
         if let Checked::AnswerOptions = check(client, record.view(), &request, present)? {
-            return Ok(Onward { head: options_reply(), source: Source::Empty, kept: None });
+            return Ok(Departure::Answer);
         }
         let decision = self.decide(record.view(), &client.peer, &request); // 5
         record.decided(decision);
@@ -144,22 +173,8 @@ impl Proxy {
         self.clean(client, &mut request, upgrade, (present, record.request_id()));
         let path = record.view().paths.get(decision.side);
         exchange.timer.arm(Wait::Exchange, path.plan.deadline);
-        let outbound = Outbound { request, exchange: exchange.clone() };
-        let Reply { mut head, source, hold } = forward(path, outbound).await?; // 7
-        let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        if (switched && !switching) || !headers::is_plainly_framed(&head.headers) {
-            // A 101 that nobody asked for (RFC 9110 section 7.8), or codings that none did.
-            return Err(ProxyError::Path(PathFault::Protocol));
-        }
-        let keeps_for = headers::clean_response(&mut head.headers, switched); // 8
-        head.version = Version::HTTP_11;
-        if record.view().snapshot.config.split.expose_path {
-            let name = HeaderValue::from_static(decision.side.name());
-            head.headers.insert(X_CUTOVER_PATH, name);
-        }
-        let keeps_for = keeps_for.map(keep_span);
-        let kept = Kept { hold, keeps_for, switched, side: decision.side };
-        Ok(Onward { head, source, kept: Some(kept) })
+        let sending = forward(path, Outbound { request, exchange: exchange.clone() }); // 7
+        Ok(Departure::Forward { sending, switching })
     }
 
     fn decide(&self, view: &View, peer: &Peer, request: &Request<RequestBody>) -> Decision {
@@ -215,10 +230,10 @@ impl Proxy {
         }
         let is_whole = matches!(source, Source::Empty | Source::One(_));
         let hold = match kept {
-            Some(Kept { hold, switched: true, side, .. }) => {
+            Some(Kept { hold, switched: true, .. }) => {
                 if let Some((connection, slot)) = hold.into_tunnel() {
                     let record = record.into_tunnel(slot);
-                    *client.tunnel.borrow_mut() = Some(Agreed { connection, record, side });
+                    *client.tunnel.borrow_mut() = Some(Agreed { connection, record });
                 }
                 let body = ReplyBody::new(source, client.exchange.clone(), None);
                 return Response::from_parts(head, body);
@@ -260,6 +275,14 @@ impl Proxy {
     }
 }
 
+/// How a request leaves.
+enum Departure<F> {
+    /// To its path; `switching` if it asks for a tunnel.
+    Forward { sending: F, switching: bool },
+    /// Nowhere: it is answered here.
+    Answer,
+}
+
 /// A reply on its way to the client.
 struct Onward {
     head: http::response::Parts,
@@ -272,7 +295,6 @@ struct Kept {
     hold: Hold,
     keeps_for: Option<Span>,
     switched: bool,
-    side: Side,
 }
 
 fn check(
@@ -305,10 +327,30 @@ fn keep_span(seconds: u64) -> Span {
     Span::from_duration(std::time::Duration::from_secs(seconds.saturating_sub(1)))
 }
 
-fn options_reply() -> http::response::Parts {
+/// 8: a path's reply becomes one for the client.
+fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<Onward, ProxyError> {
+    let Reply { mut head, source, hold } = reply;
+    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if (switched && !switching) || !headers::is_plainly_framed(&head.headers) {
+        // A 101 that nobody asked for (RFC 9110 section 7.8), or codings that none did.
+        return Err(ProxyError::Path(PathFault::Protocol));
+    }
+    let keeps_for = headers::clean_response(&mut head.headers, switched).map(keep_span);
+    head.version = Version::HTTP_11;
+    let side = record.side();
+    if record.view().snapshot.config.split.expose_path
+        && let Some(side) = side
+    {
+        head.headers.insert(X_CUTOVER_PATH, HeaderValue::from_static(side.name()));
+    }
+    Ok(Onward { head, source, kept: Some(Kept { hold, keeps_for, switched }) })
+}
+
+/// `Max-Forwards: 0` on OPTIONS (RFC 9110 section 7.6.2).
+fn answer_options() -> Onward {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     response.headers_mut().insert(http::header::ALLOW, allow);
-    response.into_parts().0
+    Onward { head: response.into_parts().0, source: Source::Empty, kept: None }
 }

@@ -26,7 +26,6 @@ use crate::drain;
 use crate::error::{ClientFault, ProxyError};
 use crate::tick::{Phase, Span};
 use crate::upstream::conn::Connection;
-use crate::vocab::Side;
 use crate::wire::body::{BodyError, End};
 use crate::wire::exchange::{Exchange, Stage};
 use crate::wire::socket::{ClientSocket, ClientStream, Presence};
@@ -47,13 +46,11 @@ pub struct Agreed {
     pub connection: Connection,
     /// Records its end; holds what must last as long as it.
     pub record: TunnelRecord,
-    /// For its deadline in a drain.
-    pub side: Side,
 }
 
 impl std::fmt::Debug for Agreed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Agreed").field("side", &self.side).finish_non_exhaustive()
+        f.debug_struct("Agreed").finish_non_exhaustive()
     }
 }
 
@@ -131,7 +128,8 @@ impl ClientConnection {
         match (ended, agreed) {
             (Ended::Http, Some(agreed)) => {
                 let early = http.into_parts().read_buf;
-                self.run_tunnel(agreed, early).await;
+                // Boxed: few connections become tunnels.
+                Box::pin(self.run_tunnel(agreed, early)).await;
             }
             (Ended::Refused, _) => {
                 drop(http);
@@ -211,7 +209,7 @@ impl ClientConnection {
 
     async fn run_tunnel(&self, agreed: Agreed, early: bytes::Bytes) {
         self.exchange.enter_tunnel();
-        let Agreed { connection, record, .. } = agreed;
+        let Agreed { connection, record } = agreed;
         let client = TunnelEnd { io: ClientStream(self.socket.clone()), early };
         let mut ended = std::pin::pin!(async {
             match connection.into_tunnel().await {

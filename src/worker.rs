@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use futures_util::FutureExt;
 use http::HeaderValue;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
@@ -88,7 +89,7 @@ struct Worker {
 
 /// What the connections of a worker share.
 struct Desk {
-    proxy: Proxy,
+    proxy: Rc<Proxy>,
     supplies: Supplies,
     crew: Arc<Crew>,
     log: Option<Rc<AccessLog>>,
@@ -108,7 +109,8 @@ impl Worker {
         };
         let log = log.map(|sender| Rc::new(AccessLog::new(sender, shard.clone())));
         let phase = Rc::new(Cell::new(*setup.phase.borrow()));
-        let proxy = Proxy::new(publisher, turns, supplies.clone(), log.clone(), phase.clone());
+        let proxy =
+            Rc::new(Proxy::new(publisher, turns, supplies.clone(), log.clone(), phase.clone()));
         let acceptors = listeners
             .into_iter()
             .map(|socket| Acceptor::new(socket, index, crew.clone(), shard.clone()))
@@ -216,8 +218,7 @@ impl Desk {
         let builder = serve::builder(config);
         spawn(async move {
             let service = service_fn(|request| {
-                let (desk, client) = (self.clone(), client.clone());
-                async move { Ok::<_, Infallible>(desk.proxy.handle(&client, request).await) }
+                self.proxy.clone().handle(client.clone(), request).map(Ok::<_, Infallible>)
             });
             connection.run(&builder, service).await;
             drop(guest);

@@ -107,6 +107,12 @@ pub(crate) struct AccessLog {
 /// Most connections, waiting requests or threads that a config may ask for: more is a mistake.
 const COUNT_MAX: usize = 1_000_000;
 
+/// A server on a thread pool gives a thread to each connection that has sent nothing yet, and waits:
+/// connections kept warm would take its threads while nothing happens.
+const LEGACY_MIN_IDLE: usize = 0;
+/// A path with little traffic would be seen paying for connects.
+const ASYNC_MIN_IDLE: usize = 1;
+
 /// Reads `source`, and gives it on to `build` together with the record of faults.
 pub(crate) fn read<T>(
     source: &str,
@@ -128,8 +134,8 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let state_dir = file.optional::<PathBuf>("state_dir").map(Spanned::into_inner);
     let listen = listen(file.section("listen"));
     let admin = admin(file.section("admin"));
-    let legacy = path(file.section("legacy"));
-    let async_ = path(file.section("async"));
+    let legacy = path(file.section("legacy"), LEGACY_MIN_IDLE);
+    let async_ = path(file.section("async"), ASYNC_MIN_IDLE);
     let split = split(file.section("split"));
     let routes: Vec<_> = file.sections("route").into_iter().map(route).collect();
     let drain = drain(file.section("drain"));
@@ -189,12 +195,12 @@ fn admin(mut table: Section<'_>) -> Admin {
     admin
 }
 
-fn path(mut table: Section<'_>) -> Path {
+fn path(mut table: Section<'_>, min_idle: usize) -> Path {
     let endpoints = table.required::<Vec<Spanned<Endpoint>>>("endpoints");
     let path = Path {
         endpoints: endpoints.map(Spanned::into_inner).unwrap_or_default(),
         header_case: table.or("header_case", HeaderCase::default()),
-        min_idle: count(&mut table, "min_idle", 1),
+        min_idle: count(&mut table, "min_idle", min_idle),
         max_in_flight: count(&mut table, "max_in_flight", 0),
         queue_depth: count(&mut table, "queue_depth", 100),
         queue_timeout: positive(&mut table, "queue_timeout", 1),

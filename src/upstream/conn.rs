@@ -2,9 +2,11 @@
 //! it may be used again. The seam behind which the HTTP/1 codec may change.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -66,7 +68,9 @@ impl Connection {
         let (give_back, ended) = oneshot::channel();
         #[expect(clippy::disallowed_methods, reason = "ends with its socket or its sender")]
         tokio::task::spawn_local(async move {
-            if let Ok(parts) = connection.without_shutdown().await {
+            let mut connection = connection;
+            if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
+                let parts = connection.into_parts();
                 // Without a tunnel nobody takes the socket back, and it closes here.
                 let _ = give_back.send((parts.io.into_inner(), parts.read_buf));
             }
@@ -80,24 +84,24 @@ impl Connection {
         self.sender.is_closed()
     }
 
-    /// Sends a request and waits for the head of its response. Dropping the future closes the
+    /// Waits until the next request can be sent; false if the backend has closed the connection.
+    pub async fn is_ready(&mut self) -> bool {
+        self.sender.is_ready() || self.sender.ready().await.is_ok()
+    }
+
+    /// Sends a request; the future waits for the head of its response. Dropping it closes the
     /// connection, as HTTP/1 knows no other way to cancel a request.
     ///
     /// # Errors
     /// Whether the request was sent at all, and else what went wrong.
-    pub async fn send(
+    pub fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        if !self.sender.is_ready() && self.sender.ready().await.is_err() {
-            return Err(SendError::NotSent(Box::new(request)));
-        }
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + use<> {
         self.served += 1;
-        self.sender.try_send_request(request).await.map_err(|mut error| {
-            match error.take_message() {
-                Some(request) => SendError::NotSent(Box::new(request)),
-                None => SendError::Failed(fault(error.error())),
-            }
+        self.sender.try_send_request(request).map_err(|mut error| match error.take_message() {
+            Some(request) => SendError::NotSent(Box::new(request)),
+            None => SendError::Failed(fault(error.error())),
         })
     }
 

@@ -11,7 +11,7 @@ pub mod pool;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -147,49 +147,62 @@ impl Path {
 
 /// Sends a request over a pooled connection, or over a new one where there is none. A pooled
 /// connection that turns out to have been closed before anything was sent costs nothing: the
-/// request moves on to the next.
-async fn attempt(path: Rc<Path>, outbound: Outbound) -> Result<Inbound, ProxyError> {
-    let Outbound { mut request, exchange } = outbound;
-    let pool = path.pick().ok_or(ProxyError::Path(PathFault::NoEndpoint))?;
-    while let Some(lease) = pool.check_out() {
-        match send(&path, lease, request, &exchange).await? {
-            Ok(inbound) => return Ok(inbound),
-            Err(unsent) => {
+/// request moves on to the next. Bounded, as each turn takes a connection from the pool and a new
+/// one ends it.
+///
+/// Bounded in its size too: this future lies in each connection's memory, idle ones included.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
+fn attempt(
+    path: Rc<Path>,
+    mut outbound: Outbound,
+) -> impl Future<Output = Result<Inbound, ProxyError>> {
+    async move {
+        let pool = path.pick().ok_or(ProxyError::Path(PathFault::NoEndpoint))?;
+        let exchange = &outbound.exchange;
+        loop {
+            let pooled = pool.check_out();
+            let is_fresh = pooled.is_none();
+            let mut lease = match pooled {
+                Some(lease) => lease,
+                None => connect(&path, pool, exchange).await?,
+            };
+            if lease.is_last() {
+                let close = HeaderValue::from_static("close");
+                outbound.request.headers_mut().insert(CONNECTION, close);
+            }
+            if !lease.connection().is_ready().await {
                 exchange.shard.sides.get(path.side).stale.add(1);
-                request = *unsent;
+                continue;
+            }
+            exchange.await_path(path.plan.response);
+            let sent_at = Instant::now();
+            let mut sending = pin!(lease.connection().send(outbound.request));
+            match within(exchange, PathFault::ResponseTimeout, sending.as_mut()).await? {
+                Ok(response) => {
+                    let cells = exchange.shard.sides.get(path.side);
+                    cells.upstream_duration.observe(sent_at.elapsed());
+                    exchange.reply_begins();
+                    return Ok(Inbound { response, lease });
+                }
+                Err(SendError::Failed(fault)) => return Err(blame(exchange, fault)),
+                Err(SendError::NotSent(_)) if is_fresh => {
+                    return Err(ProxyError::Path(PathFault::Reset));
+                }
+                Err(SendError::NotSent(request)) => {
+                    exchange.shard.sides.get(path.side).stale.add(1);
+                    outbound.request = *request;
+                }
             }
         }
     }
-    exchange.timer.arm(Phase::Upstream, path.plan.connect);
-    let connecting = within(&exchange, PathFault::ConnectTimeout, pool.connect()).await?;
-    let lease = connecting.map_err(ProxyError::Path)?;
-    let sent = send(&path, lease, request, &exchange).await?;
-    sent.map_err(|_unsent| ProxyError::Path(PathFault::Reset))
 }
 
-/// `Ok(Err(request))`: the connection was closed before anything was sent.
-async fn send(
-    path: &Path,
-    mut lease: Lease,
-    mut request: Request<RequestBody>,
-    exchange: &Exchange,
-) -> Result<Result<Inbound, Box<Request<RequestBody>>>, ProxyError> {
-    if lease.is_last() {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    exchange.await_path(path.plan.response);
-    let sent_at = Instant::now();
-    let sending = lease.connection().send(request);
-    match within(exchange, PathFault::ResponseTimeout, sending).await? {
-        Ok(response) => {
-            let cells = exchange.shard.sides.get(path.side);
-            cells.upstream_duration.observe(sent_at.elapsed());
-            exchange.reply_begins();
-            Ok(Ok(Inbound { response, lease }))
-        }
-        Err(SendError::NotSent(request)) => Ok(Err(request)),
-        Err(SendError::Failed(fault)) => Err(blame(exchange, fault)),
-    }
+/// Boxed: most requests find a connection, and need no room for the making of one.
+async fn connect(path: &Path, pool: &Rc<Pool>, exchange: &Exchange) -> Result<Lease, ProxyError> {
+    exchange.timer.arm(Phase::Upstream, path.plan.connect);
+    let mut connecting = Box::pin(pool.connect());
+    let connected = within(exchange, PathFault::ConnectTimeout, connecting.as_mut()).await?;
+    connected.map_err(ProxyError::Path)
 }
 
 /// What failed at the backend's connection may have been broken by the client's body.
@@ -222,9 +235,8 @@ fn client_error(fault: ClientFault) -> ProxyError {
 async fn within<T>(
     exchange: &Exchange,
     late: PathFault,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, ProxyError> {
-    let mut work = pin!(work);
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));

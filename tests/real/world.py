@@ -60,14 +60,14 @@ class RealTest(unittest.TestCase):
     def environment(cls, **more):
         return {"DATABASE": str(cls.directory / "orders.db"), **more}
 
-    def start_proxy(self, weight, legacy="", async_="", more="", async_port=None):
+    def start_proxy(self, weight, listen="", legacy="", async_="", more="", async_port=None):
         """A proxy for this test; the texts go into the config's tables."""
         directory = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="real-")))
         config = directory / "cutover.toml"
         async_url = f"http://127.0.0.1:{async_port or self.async_.port}"
         config.write_text(
             f"async_weight = {weight}\n"
-            '[listen]\naddress = "127.0.0.1:0"\n'
+            f'[listen]\naddress = "127.0.0.1:0"\n{listen}\n'
             '[admin]\naddress = "127.0.0.1:0"\n'
             f'[legacy]\nendpoints = ["{self.legacy.url}"]\n{legacy}\n'
             f'[async]\nendpoints = ["{async_url}"]\n{async_}\n'
