@@ -331,11 +331,13 @@ fn keep_span(seconds: u64) -> Span {
 fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<Onward, ProxyError> {
     let Reply { mut head, source, hold } = reply;
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    if (switched && !switching) || !headers::is_plainly_framed(&head.headers) {
-        // A 101 that nobody asked for (RFC 9110 section 7.8), or codings that none did.
+    if switched && !switching {
+        // A 101 that nobody asked for (RFC 9110 section 7.8).
         return Err(ProxyError::Path(PathFault::Protocol));
     }
-    let keeps_for = headers::clean_response(&mut head.headers, switched).map(keep_span);
+    let keeps_for = headers::clean_response(&mut head.headers, switched)
+        .map_err(|_odd_coding| ProxyError::Path(PathFault::Protocol))?
+        .map(keep_span);
     head.version = Version::HTTP_11;
     let side = record.side();
     if record.view().snapshot.config.split.expose_path

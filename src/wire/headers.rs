@@ -97,49 +97,56 @@ pub fn clean_request(
     headers.append(VIA, hop);
 }
 
-/// Whether a response has no transfer coding but one `chunked`. Another coding would be lost with the
-/// framing that is taken off here, and its bytes passed for the content (RFC 9112 section 6.1).
-#[must_use]
-pub fn is_plainly_framed(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    codings.next().is_none_or(is_chunked) && codings.next().is_none()
-}
+/// A response with a transfer coding other than one `chunked`. It would be lost with the framing that
+/// is taken off here, and its bytes passed for the content (RFC 9112 section 6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OddCoding;
 
 /// Makes a backend's header fields those that a client gets. `switching`: a 101 that was asked for.
 /// Returns how many seconds the backend says it keeps an idle connection (`Keep-Alive: timeout`).
-pub fn clean_response(headers: &mut HeaderMap, switching: bool) -> Option<u64> {
+///
+/// # Errors
+/// When the body can't be told from its coding.
+pub fn clean_response(headers: &mut HeaderMap, switching: bool) -> Result<Option<u64>, OddCoding> {
     let present = Present::of(headers);
+    if present.has(Field::TransferEncoding) {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let first = codings.next().map(HeaderValue::as_bytes).unwrap_or_default();
+        if !first.eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+            return Err(OddCoding);
+        }
+        // RFC 9112 section 6.3: the coding wins; a length beside it must not go on.
+        headers.remove(CONTENT_LENGTH);
+    }
     let timeout = if present.has(Field::KeepAlive) {
         headers.get(KEEP_ALIVE).and_then(keep_alive_timeout)
     } else {
         None
     };
     let protocol = if switching { headers.remove(UPGRADE) } else { None };
-    if present.has(Field::TransferEncoding) {
-        // RFC 9112 section 6.3: the coding wins; a length beside it must not go on.
-        headers.remove(CONTENT_LENGTH);
-    }
     strip_hop_by_hop(headers, present);
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, CONNECTION_UPGRADE);
     }
-    timeout
+    Ok(timeout)
 }
 
 /// RFC 9110 section 7.6.1: Connection, all that each of its lines names, and what is hop-by-hop by
 /// tradition. Framing and Host stay right whatever Connection names (CVE-2026-26365).
 fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) {
     if present.has(Field::Connection) {
-        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter(|token| !token.eq_ignore_ascii_case(b"close"))
-            .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"))
-            .filter_map(|token| HeaderName::from_bytes(token).ok())
-            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
-            .collect();
-        for name in named {
-            headers.remove(name);
+        // Nearly always it says only whether the connection stays, and names nothing.
+        let names_fields = tokens(headers, &CONNECTION).any(|token| !is_persistence(token));
+        if names_fields {
+            let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+                .filter(|token| !is_persistence(token))
+                .filter_map(|token| HeaderName::from_bytes(token).ok())
+                .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+                .collect();
+            for name in named {
+                headers.remove(name);
+            }
         }
         headers.remove(CONNECTION);
     }
@@ -154,6 +161,10 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) {
             headers.remove(name);
         }
     }
+}
+
+fn is_persistence(token: &[u8]) -> bool {
+    token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive")
 }
 
 /// What a client may not say to a backend: own markers, `Proxy` (CGI turns it into HTTP_PROXY:
@@ -353,7 +364,15 @@ mod tests {
             "set-cookie: a",
             "set-cookie: b",
         ]);
-        assert_eq!(clean_response(&mut headers, false), Some(5));
+        assert_eq!(clean_response(&mut headers, false), Ok(Some(5)));
         assert_eq!(headers, map(&["set-cookie: a", "set-cookie: b"]));
+    }
+
+    #[test]
+    fn a_coding_that_would_be_lost_is_refused() {
+        for coding in ["gzip", "gzip, chunked", "chunked, chunked"] {
+            let mut headers = map(&[&format!("transfer-encoding: {coding}")]);
+            assert_eq!(clean_response(&mut headers, false), Err(OddCoding), "{coding}");
+        }
     }
 }
