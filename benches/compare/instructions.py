@@ -20,9 +20,10 @@ import peers as proxies
 import report
 from process import prepare
 
-CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file={dir}/callgrind.%p")
+CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file={dir}/out/callgrind.%p")
+# What they write goes into a directory of its own: a proxy may watch that of its config.
 # -y names what a descriptor is, which tells a write to an eventfd from one to a socket.
-STRACE = ("strace", "-f", "-y", "-qq", "-e", "signal=none", "-o", "{dir}/strace")
+STRACE = ("strace", "-f", "-y", "-qq", "-e", "signal=none", "-o", "{dir}/out/strace")
 CALL = re.compile(r"\d+ +(\w+)\((\d+<anon_inode:\[eventfd\]>)?")
 TIMER_CALLS = (
     *("timerfd_settime", "timer_settime", "setitimer", "nanosleep", "clock_nanosleep"),
@@ -92,7 +93,7 @@ def instructions_in(directory):
     """Of all processes: each writes its own file when it ends."""
     totals = [
         int(line.split()[1])
-        for path in directory.glob("callgrind.*")
+        for path in directory.glob("out/callgrind.*")
         for line in path.read_text().splitlines()
         if line.startswith("totals:")
     ]
@@ -103,7 +104,7 @@ def instructions_in(directory):
 
 def calls_in(directory):
     calls = Counter()
-    with open(directory / "strace", errors="replace") as lines:
+    with open(directory / "out/strace", errors="replace") as lines:
         for line in lines:
             # A call that another thread interrupted is resumed on a second line without a name.
             if match := CALL.match(line):

@@ -89,6 +89,7 @@ class Bench:
     def fields(self, workers):
         """A new directory, and what the configs and commands of one start may refer to."""
         directory = Path(tempfile.mkdtemp(dir=self.directory))
+        (directory / "out").mkdir()
         return directory, {
             "dir": directory,
             "listen": free_port(),
