@@ -7,8 +7,6 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked && cp target/release/cutover /cutover
 
 FROM debian:bookworm-slim
-# The authorities that an https:// endpoint is checked against, where it names none of its own.
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /cutover /usr/local/bin/cutover
 
 # Both directories exist with their owner here, so that a new volume mounted there inherits it.

@@ -131,9 +131,6 @@ pub enum ProxyError {
     /// The path's fault.
     #[error("path fault {}", .0.name())]
     Path(PathFault),
-    /// The proxy itself is going away and takes nothing new.
-    #[error("draining")]
-    Draining,
 }
 
 /// A reply that the proxy makes itself.
@@ -158,10 +155,6 @@ impl ProxyError {
         match self {
             Self::Client(fault, rule) => client_refusal(fault, rule),
             Self::Path(fault) => path_refusal(fault),
-            Self::Draining => Refusal {
-                close: true,
-                ..unavailable("connection_limit_reached", "The proxy is shutting down.")
-            },
         }
     }
 }

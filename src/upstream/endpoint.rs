@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use crate::config::PathConfig;
 use crate::config::values::HeaderCase;
@@ -26,6 +27,8 @@ pub struct Plan {
     pub queue: Span,
     /// For a connection to come up.
     pub connect: Span,
+    /// The same, off a request's way.
+    pub connect_timeout: Duration,
     /// Request sent to response head.
     pub response: Span,
     /// For the next piece of a response body.
@@ -80,6 +83,7 @@ impl Plan {
             queue_depth: config.queue_depth,
             queue: Span::from_duration(config.queue_timeout),
             connect: Span::from_duration(config.connect_timeout),
+            connect_timeout: config.connect_timeout,
             response: Span::from_duration(config.response_timeout),
             idle: Span::from_duration(config.idle_timeout),
             deadline: Span::from_duration(config.request_deadline),

@@ -8,6 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::config::values::HeaderCase;
 use crate::error::PathFault;
@@ -36,6 +39,7 @@ struct Limits {
     max_idle: usize,
     idle_for: Span,
     requests: u64,
+    connect_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -132,9 +136,10 @@ impl Pool {
     /// the next sweep.
     pub async fn warm(self: Rc<Self>) {
         self.warming.set(self.warming.get() + 1);
-        let connected = self.connect().await;
+        // A timer of the runtime is dear on a request's way; here nobody waits.
+        let connected = timeout(self.limits.get().connect_timeout, self.connect()).await;
         self.warming.set(self.warming.get() - 1);
-        if let Ok(lease) = connected {
+        if let Ok(Ok(lease)) = connected {
             lease.give_back(None);
         }
     }
@@ -168,6 +173,7 @@ fn limits(plan: &Plan) -> Limits {
         max_idle: plan.pool_idle,
         idle_for: plan.pool_idle_for,
         requests: plan.requests_per_connection,
+        connect_timeout: plan.connect_timeout,
     }
 }
 

@@ -62,7 +62,6 @@ pub struct Exchange {
     limits: ClientLimits,
     stage: Cell<Stage>,
     upload: Cell<Upload>,
-    answered: Cell<bool>,
     fault: Cell<Option<ClientFault>>,
     response_limit: Cell<Span>,
     request_bytes: Cell<u64>,
@@ -80,7 +79,6 @@ impl Exchange {
             limits,
             stage: Cell::new(Stage::Fresh),
             upload: Cell::new(Upload::Complete),
-            answered: Cell::new(false),
             fault: Cell::new(None),
             response_limit: Cell::new(Span::default()),
             request_bytes: Cell::new(0),
@@ -97,13 +95,6 @@ impl Exchange {
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage.get()
-    }
-
-    /// Whether the connection has had a reply: it is then known to be in use, and may be closed
-    /// when it is idle.
-    #[must_use]
-    pub fn has_answered(&self) -> bool {
-        self.answered.get()
     }
 
     /// Bytes came in while no message was under way: a head has begun. Returns whether it had not.
@@ -133,7 +124,6 @@ impl Exchange {
     /// The reply was handed over whole.
     pub fn end(&self) {
         self.stage.set(Stage::Replied);
-        self.answered.set(true);
         self.timer.disarm(Phase::Upstream);
         self.timer.disarm(Phase::Exchange);
         self.timer.disarm(Phase::Watch);
