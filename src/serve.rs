@@ -240,8 +240,8 @@ impl ClientConnection {
     /// not reset the connection before the client has read why (RFC 9112 section 9.6).
     async fn linger(&self) {
         let timer = &self.exchange.timer;
-        timer.arm(Phase::Client, Span::from_duration(LINGER));
         self.exchange.enter_tunnel();
+        timer.arm(Phase::Client, Span::from_duration(LINGER));
         let mut left = LINGER_BYTES_MAX;
         let mut stream = ClientStream(self.socket.clone());
         self.socket.close_write();

@@ -50,7 +50,13 @@ pub enum Phase {
     Watch,
 }
 
-const PHASES: usize = 5;
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Client, Self::Upload, Self::Upstream, Self::Exchange, Self::Watch];
+}
+
+const PHASES: usize = Phase::ALL.len();
 
 #[derive(Debug, Default)]
 struct Slot {

@@ -133,8 +133,9 @@ impl Exchange {
     /// HTTP is over on this connection: no deadline of a request runs any more.
     pub fn enter_tunnel(&self) {
         self.stage.set(Stage::Tunnel);
-        self.timer.disarm(Phase::Upload);
-        self.timer.disarm(Phase::Upstream);
+        for phase in Phase::ALL {
+            self.timer.disarm(phase);
+        }
     }
 
     /// Records the client's fault, once an exchange, and counts it.

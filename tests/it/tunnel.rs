@@ -90,6 +90,22 @@ fn the_backend_may_half_close_first() {
 }
 
 #[test]
+fn a_deadline_for_requests_does_not_end_a_tunnel() {
+    let backend = Listener::bind();
+    let lines = "min_idle = 0\nrequest_deadline = \"300ms\"";
+    let proxy = Setup::new(backend.address, backend.address).workers(1).legacy(lines).start();
+    let (mut client, mut upstream) = open(&proxy, &backend);
+    // Two requests that run into the deadline take twice as long as the tunnel would have lived.
+    for _ in 0..2 {
+        let mut late = Raw::connect(proxy.address);
+        late.send(GET);
+        let _silent = backend.accept();
+        assert_eq!(late.reply().status(), 504);
+    }
+    echo(&mut client, &mut upstream);
+}
+
+#[test]
 fn a_reset_of_either_side_ends_the_other() {
     let backend = Listener::bind();
     let proxy = setup(backend.address).start();
