@@ -13,7 +13,7 @@ use cutover::route::head::Head;
 use cutover::route::sticky::{Key, Salt};
 use cutover::route::template::Pattern;
 use cutover::route::{Route, Rules, Target};
-use cutover::tick::{Phase, Span, Ticks};
+use cutover::tick::{Deadline, Span, Ticks};
 use cutover::vocab::{RouteId, Weight};
 use cutover::wire::check::{self, Facts};
 use cutover::wire::forwarded::Peer;
@@ -180,14 +180,14 @@ fn ticking(criterion: &mut Criterion) {
     for timer in &timers {
         timer.register(Waker::noop());
         // Far enough that none is ever due: waking is the runtime's cost, not the table's.
-        timer.arm(Phase::Client, Span::from_duration(Duration::from_secs(86_400 * 365)));
+        timer.arm(Deadline::Client, Span::from_duration(Duration::from_secs(86_400 * 365)));
     }
     let mut group = criterion.benchmark_group("tick table of 1,000 timers");
     group.bench_function("arm and disarm one", |bencher| {
         let span = Span::from_duration(Duration::from_secs(30));
         bencher.iter(|| {
-            black_box(&timers[500]).arm(Phase::Upstream, black_box(span));
-            black_box(&timers[500]).disarm(Phase::Upstream);
+            black_box(&timers[500]).arm(Deadline::Upstream, black_box(span));
+            black_box(&timers[500]).disarm(Deadline::Upstream);
         });
     });
     group.bench_function("a tick with none due", |bencher| bencher.iter(|| ticks.advance()));

@@ -153,6 +153,8 @@ impl App {
             // Workers that don't notice even now are stuck: the process ends without them.
             if timeout(CUT_GRACE, &mut self.workers_done).await.is_err() {
                 tracing::error!("a worker is stuck and is left behind");
+                // The access log's writer would wait for it for ever.
+                self.log = None;
             }
         }
         for worker in self.workers.drain(..) {
@@ -265,6 +267,8 @@ fn control(listener: admin::Listener, office: Office) -> anyhow::Result<Control>
                 _ = stopped => {}
             }
         });
+        // Without waiting for a reload that hangs in name resolution: a stop is bounded.
+        runtime.shutdown_background();
     })?;
     Ok(Control { stop, thread })
 }

@@ -120,7 +120,7 @@ impl Record {
         }
         let open = OpenTunnel { shard, decision, _slot: slot };
         Box::new(move |end, sent, received| {
-            open.exchange_bytes(sent);
+            open.count_sent(sent);
             drop(open);
             self.settle(end, received);
         })
@@ -225,7 +225,7 @@ struct OpenTunnel {
 }
 
 impl OpenTunnel {
-    fn exchange_bytes(&self, sent: u64) {
+    fn count_sent(&self, sent: u64) {
         if let Some(decision) = self.decision {
             self.shard.sides.get(decision.side).request_bytes.add(sent);
         }

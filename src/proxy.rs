@@ -24,7 +24,7 @@ use crate::route::Decision;
 use crate::route::head::Head;
 use crate::serve::{Agreed, TunnelSeat};
 use crate::snapshot::{Publisher, Snapshot, Turns};
-use crate::tick::{Phase as Wait, Span};
+use crate::tick::{Deadline, Span};
 use crate::upstream::{Outbound, Supplies};
 use crate::view::View;
 use crate::wire::body::{ReplyBody, RequestBody, Source};
@@ -172,7 +172,7 @@ impl Proxy {
         let switching = upgrade.is_some();
         self.clean(client, &mut request, upgrade, (present, record.request_id()));
         let path = record.view().paths.get(decision.side);
-        exchange.timer.arm(Wait::Exchange, path.plan.deadline);
+        exchange.timer.arm(Deadline::Exchange, path.plan.deadline);
         let sending = forward(path, Outbound { request, exchange: exchange.clone() }); // 7
         Ok(Departure::Forward { sending, switching })
     }

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::config::values::HeaderCase;
 use crate::drain;
 use crate::error::{ClientFault, ProxyError};
-use crate::tick::{Phase, Span};
+use crate::tick::{Deadline, Span};
 use crate::upstream::conn::Connection;
 use crate::wire::body::{BodyError, End};
 use crate::wire::exchange::{Exchange, Stage};
@@ -150,7 +150,7 @@ impl ClientConnection {
     /// What hyper does not watch while it waits.
     fn watch(&self, cx: &mut Context<'_>) -> Option<Ended> {
         let timer = &self.exchange.timer;
-        if timer.expired(Phase::Upload) && self.exchange.stage() != Stage::Busy {
+        if timer.expired(Deadline::Upload) && self.exchange.stage() != Stage::Busy {
             self.exchange.blame(ClientFault::BodyTimeout);
             return Some(Ended::Dropped);
         }
@@ -161,11 +161,11 @@ impl ClientConnection {
         match self.exchange.stage() {
             Stage::Fresh => {
                 if self.phase.get() >= drain::Phase::Draining {
-                    timer.arm_sooner(Phase::Client, Span::from_duration(FRESH_GRACE));
+                    timer.arm_sooner(Deadline::Client, Span::from_duration(FRESH_GRACE));
                 }
-                timer.expired(Phase::Client).then_some(Ended::Dropped)
+                timer.expired(Deadline::Client).then_some(Ended::Dropped)
             }
-            Stage::Head => timer.expired(Phase::Client).then(|| {
+            Stage::Head => timer.expired(Deadline::Client).then(|| {
                 let fault = ClientFault::HeadTimeout;
                 self.exchange.blame(fault);
                 let error = ProxyError::Client(fault, "The request head took too long.");
@@ -174,7 +174,7 @@ impl ClientConnection {
             }),
             Stage::Busy => self.watch_busy(cx),
             Stage::Replied | Stage::Tunnel => {
-                timer.expired(Phase::Client).then_some(Ended::Dropped)
+                timer.expired(Deadline::Client).then_some(Ended::Dropped)
             }
         }
     }
@@ -182,17 +182,17 @@ impl ClientConnection {
     /// A client that waits for its reply may vanish, or stop taking it.
     fn watch_busy(&self, cx: &mut Context<'_>) -> Option<Ended> {
         let timer = &self.exchange.timer;
-        let gone = if timer.expired(Phase::Client) {
+        let gone = if timer.expired(Deadline::Client) {
             true
         } else if self.exchange.is_uploading() {
             // hyper reads, and will see it.
             false
-        } else if !timer.is_armed(Phase::Watch) {
+        } else if !timer.is_armed(Deadline::Watch) {
             // Most replies come sooner than the first look, and pay nothing for it.
-            timer.arm(Phase::Watch, Span::ONE);
+            timer.arm(Deadline::Watch, Span::ONE);
             false
-        } else if timer.expired(Phase::Watch) {
-            timer.arm(Phase::Watch, Span::ONE);
+        } else if timer.expired(Deadline::Watch) {
+            timer.arm(Deadline::Watch, Span::ONE);
             match self.socket.presence(cx) {
                 Presence::Waiting => false,
                 Presence::Silent => self.socket.is_broken(),
@@ -223,11 +223,11 @@ impl ClientConnection {
             if let Poll::Ready(bytes) = ended.as_mut().poll(cx) {
                 return Poll::Ready(Some(bytes));
             }
-            if self.phase.get() >= drain::Phase::Draining && !timer.is_armed(Phase::Exchange) {
+            if self.phase.get() >= drain::Phase::Draining && !timer.is_armed(Deadline::Exchange) {
                 // A span of zero would arm nothing: tunnels then end at the next tick.
-                timer.arm(Phase::Exchange, self.tunnels.max(Span::ONE));
+                timer.arm(Deadline::Exchange, self.tunnels.max(Span::ONE));
             }
-            if timer.expired(Phase::Exchange) { Poll::Ready(None) } else { Poll::Pending }
+            if timer.expired(Deadline::Exchange) { Poll::Ready(None) } else { Poll::Pending }
         })
         .await;
         match done {
@@ -241,7 +241,7 @@ impl ClientConnection {
     async fn linger(&self) {
         let timer = &self.exchange.timer;
         self.exchange.enter_tunnel();
-        timer.arm(Phase::Client, Span::from_duration(LINGER));
+        timer.arm(Deadline::Client, Span::from_duration(LINGER));
         let mut left = LINGER_BYTES_MAX;
         let mut stream = ClientStream(self.socket.clone());
         self.socket.close_write();
@@ -255,7 +255,7 @@ impl ClientConnection {
                         left = left.saturating_sub(read.filled().len());
                     }
                     Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending if timer.expired(Phase::Client) => return Poll::Ready(()),
+                    Poll::Pending if timer.expired(Deadline::Client) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }

@@ -75,6 +75,8 @@ pub struct Publisher {
     file: PathBuf,
     changes: Mutex<ChangeLog>,
     reload: Mutex<ReloadState>,
+    // Held for a whole reload: the one that reads last must publish last.
+    reloading: Mutex<()>,
 }
 
 impl Publisher {
@@ -102,6 +104,7 @@ impl Publisher {
             file,
             changes: Mutex::new(changes),
             reload: Mutex::default(),
+            reloading: Mutex::default(),
         };
         let first = publisher.current();
         publisher.put_in_force(&first);
@@ -140,11 +143,12 @@ impl Publisher {
     }
 
     /// Reads the file and puts it in force, or leaves everything as it is. May block on disk and
-    /// name resolution.
+    /// name resolution, and waits for a reload that runs already.
     ///
     /// # Errors
     /// For all that is wrong with the file, or what of it can't change while running.
     pub fn reload(&self) -> Result<(), ConfigError> {
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = Config::load(&self.file).and_then(|config| self.publish(config));
         let faults = match &reloaded {
             Ok(()) => Vec::new(),

@@ -37,7 +37,7 @@ impl Span {
 
 /// What a connection may wait for. At most one deadline of each runs at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum Deadline {
     /// The client: a head, the next request, or room to write to it.
     Client,
     /// The client's request body.
@@ -50,18 +50,18 @@ pub enum Phase {
     Watch,
 }
 
-impl Phase {
+impl Deadline {
     /// All of them.
     pub const ALL: [Self; 5] =
         [Self::Client, Self::Upload, Self::Upstream, Self::Exchange, Self::Watch];
 }
 
-const PHASES: usize = Phase::ALL.len();
+const DEADLINES: usize = Deadline::ALL.len();
 
 #[derive(Debug, Default)]
 struct Slot {
-    // The tick at which each phase ends; 0 is "not armed".
-    ends: [Cell<u32>; PHASES],
+    // The tick at which each deadline ends; 0 is "not armed".
+    ends: [Cell<u32>; DEADLINES],
     waker: RefCell<Option<Waker>>,
 }
 
@@ -144,36 +144,36 @@ impl Timer {
         }
     }
 
-    /// Sets the deadline of `phase` to `span` from now, never early; a zero span disarms.
-    pub fn arm(&self, phase: Phase, span: Span) {
+    /// Sets `deadline` to `span` from now, never early; a zero span disarms.
+    pub fn arm(&self, deadline: Deadline, span: Span) {
         let end = if span.0 == 0 { 0 } else { span.end(self.ticks.now()) };
-        self.slot.ends[phase as usize].set(end);
+        self.slot.ends[deadline as usize].set(end);
     }
 
-    /// Brings the deadline of `phase` forward to `span` from now, if it is later.
-    pub fn arm_sooner(&self, phase: Phase, span: Span) {
-        let end = &self.slot.ends[phase as usize];
+    /// Brings `deadline` forward to `span` from now, if it is later.
+    pub fn arm_sooner(&self, deadline: Deadline, span: Span) {
+        let end = &self.slot.ends[deadline as usize];
         let sooner = span.end(self.ticks.now());
         if end.get() == 0 || end.get() > sooner {
             end.set(sooner);
         }
     }
 
-    /// Takes the deadline of `phase` away.
-    pub fn disarm(&self, phase: Phase) {
-        self.slot.ends[phase as usize].set(0);
+    /// Takes `deadline` away.
+    pub fn disarm(&self, deadline: Deadline) {
+        self.slot.ends[deadline as usize].set(0);
     }
 
-    /// Whether a deadline of `phase` is set.
+    /// Whether `deadline` is set.
     #[must_use]
-    pub fn is_armed(&self, phase: Phase) -> bool {
-        self.slot.ends[phase as usize].get() != 0
+    pub fn is_armed(&self, deadline: Deadline) -> bool {
+        self.slot.ends[deadline as usize].get() != 0
     }
 
-    /// Whether the deadline of `phase` has passed.
+    /// Whether `deadline` has passed.
     #[must_use]
-    pub fn expired(&self, phase: Phase) -> bool {
-        let end = self.slot.ends[phase as usize].get();
+    pub fn expired(&self, deadline: Deadline) -> bool {
+        let end = self.slot.ends[deadline as usize].get();
         end != 0 && end <= self.ticks.now()
     }
 }
@@ -193,9 +193,9 @@ mod tests {
     fn a_deadline_is_never_early_and_at_most_two_ticks_late() {
         let ticks = Ticks::new();
         let timer = ticks.timer();
-        timer.arm(Phase::Client, Span::from_duration(Duration::from_millis(250)));
+        timer.arm(Deadline::Client, Span::from_duration(Duration::from_millis(250)));
         let mut waited = 0;
-        while !timer.expired(Phase::Client) {
+        while !timer.expired(Deadline::Client) {
             ticks.advance();
             waited += 1;
         }
@@ -207,21 +207,21 @@ mod tests {
     fn zero_means_no_limit() {
         let ticks = Ticks::new();
         let timer = ticks.timer();
-        timer.arm(Phase::Exchange, Span::from_duration(Duration::ZERO));
+        timer.arm(Deadline::Exchange, Span::from_duration(Duration::ZERO));
         (0..100).for_each(|_| ticks.advance());
-        assert!(!timer.is_armed(Phase::Exchange) && !timer.expired(Phase::Exchange));
+        assert!(!timer.is_armed(Deadline::Exchange) && !timer.expired(Deadline::Exchange));
     }
 
     #[test]
-    fn phases_do_not_disturb_each_other() {
+    fn deadlines_do_not_disturb_each_other() {
         let ticks = Ticks::new();
         let timer = ticks.timer();
-        timer.arm(Phase::Upload, Span(1));
-        timer.arm(Phase::Upstream, Span(50));
+        timer.arm(Deadline::Upload, Span(1));
+        timer.arm(Deadline::Upstream, Span(50));
         (0..5).for_each(|_| ticks.advance());
-        assert!(timer.expired(Phase::Upload) && !timer.expired(Phase::Upstream));
-        timer.disarm(Phase::Upload);
-        assert!(!timer.expired(Phase::Upload));
+        assert!(timer.expired(Deadline::Upload) && !timer.expired(Deadline::Upstream));
+        timer.disarm(Deadline::Upload);
+        assert!(!timer.expired(Deadline::Upload));
     }
 
     #[test]

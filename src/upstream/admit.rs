@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::error::{PathFault, ProxyError};
-use crate::tick::{Phase, Span};
+use crate::tick::{Deadline, Span};
 use crate::upstream::gate::{Entry, Gate, Slot, Wait};
 use crate::vocab::Side;
 use crate::wire::exchange::Exchange;
@@ -82,7 +82,7 @@ where
                 Stage::Calling { slot: Some(slot), future: self.inner.call(request) }
             }
             Entry::Queued(wait) => {
-                request.exchange().timer.arm(Phase::Upstream, self.admission.timeout);
+                request.exchange().timer.arm(Deadline::Upstream, self.admission.timeout);
                 Stage::Waiting {
                     wait,
                     since: Instant::now(),
@@ -138,10 +138,10 @@ where
                     let waited = Pin::new(wait).poll(cx);
                     let exchange =
                         request.as_ref().expect("taken only on leaving the queue").exchange();
-                    if waited.is_pending() && !exchange.timer.expired(Phase::Upstream) {
+                    if waited.is_pending() && !exchange.timer.expired(Deadline::Upstream) {
                         return Poll::Pending;
                     }
-                    exchange.timer.disarm(Phase::Upstream);
+                    exchange.timer.disarm(Deadline::Upstream);
                     exchange.shard.sides.get(*side).queue_wait.observe(since.elapsed());
                     let Poll::Ready(slot) = waited else {
                         return Poll::Ready(Err(ProxyError::Path(PathFault::QueueTimeout)));

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::config::values::HeaderCase;
 use crate::error::PathFault;
-use crate::wire::body::RequestBody;
+use crate::wire::body::{RequestBody, fault};
 use crate::wire::socket::{JoinedStream, Scratch};
 use crate::wire::upgrade::TunnelEnd;
 
@@ -84,9 +84,15 @@ impl Connection {
         self.sender.is_closed()
     }
 
+    /// Whether the next request can be sent at once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
     /// Waits until the next request can be sent; false if the backend has closed the connection.
-    pub async fn is_ready(&mut self) -> bool {
-        self.sender.is_ready() || self.sender.ready().await.is_ok()
+    pub async fn ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
     }
 
     /// Sends a request; the future waits for the head of its response. Dropping it closes the
@@ -124,8 +130,4 @@ fn builder(case: HeaderCase) -> http1::Builder {
         HeaderCase::Lower => &mut builder,
     };
     builder
-}
-
-fn fault(error: &hyper::Error) -> PathFault {
-    if error.is_parse() || error.is_user() { PathFault::Protocol } else { PathFault::Reset }
 }

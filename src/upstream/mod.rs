@@ -25,7 +25,7 @@ use tower::{Service, ServiceBuilder};
 use crate::error::{ClientFault, PathFault, ProxyError};
 use crate::ids::Ids;
 use crate::metrics::shard::Shard;
-use crate::tick::{Phase, Ticks};
+use crate::tick::{Deadline, Ticks};
 use crate::upstream::admit::{Admission, Admittable, Admitted};
 use crate::upstream::conn::SendError;
 use crate::upstream::endpoint::Plan;
@@ -170,7 +170,10 @@ fn attempt(
                 let close = HeaderValue::from_static("close");
                 outbound.request.headers_mut().insert(CONNECTION, close);
             }
-            if !lease.connection().is_ready().await {
+            if !is_ready(&path, &mut lease, exchange).await? {
+                if is_fresh {
+                    return Err(ProxyError::Path(PathFault::Reset));
+                }
                 exchange.shard.sides.get(path.side).stale.add(1);
                 continue;
             }
@@ -197,9 +200,20 @@ fn attempt(
     }
 }
 
+/// Whether a connection takes a request. Nearly always it says so at once; one that has to settle
+/// first is waited for no longer than a new one would be.
+async fn is_ready(path: &Path, lease: &mut Lease, exchange: &Exchange) -> Result<bool, ProxyError> {
+    if lease.connection().is_ready() {
+        return Ok(true);
+    }
+    exchange.timer.arm(Deadline::Upstream, path.plan.connect);
+    let mut settling = pin!(lease.connection().ready());
+    within(exchange, PathFault::ConnectTimeout, settling.as_mut()).await
+}
+
 /// Boxed: most requests find a connection, and need no room for the making of one.
 async fn connect(path: &Path, pool: &Rc<Pool>, exchange: &Exchange) -> Result<Lease, ProxyError> {
-    exchange.timer.arm(Phase::Upstream, path.plan.connect);
+    exchange.timer.arm(Deadline::Upstream, path.plan.connect);
     let mut connecting = Box::pin(pool.connect());
     let connected = within(exchange, PathFault::ConnectTimeout, connecting.as_mut()).await?;
     connected.map_err(ProxyError::Path)
@@ -242,16 +256,16 @@ async fn within<T>(
             return Poll::Ready(Ok(done));
         }
         let timer = &exchange.timer;
-        if timer.expired(Phase::Upload) {
+        if timer.expired(Deadline::Upload) {
             exchange.blame(ClientFault::BodyTimeout);
         }
         if let Some(fault) = exchange.fault() {
             return Poll::Ready(Err(client_error(fault)));
         }
-        if timer.expired(Phase::Upstream) {
+        if timer.expired(Deadline::Upstream) {
             return Poll::Ready(Err(ProxyError::Path(late)));
         }
-        if timer.expired(Phase::Exchange) {
+        if timer.expired(Deadline::Exchange) {
             return Poll::Ready(Err(ProxyError::Path(PathFault::ResponseTimeout)));
         }
         Poll::Pending

@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::{ClientFault, PathFault};
-use crate::tick::{Phase, Span};
+use crate::tick::{Deadline, Span};
 use crate::wire::exchange::Exchange;
 
 /// Why a body ended early.
@@ -170,7 +170,7 @@ pub enum Source {
     Failed(PathFault),
 }
 
-/// The fault that a broken response body is.
+/// The fault that a broken response is.
 #[must_use]
 pub fn fault(error: &hyper::Error) -> PathFault {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
@@ -178,7 +178,7 @@ pub fn fault(error: &hyper::Error) -> PathFault {
         // What hyper's decoder says of broken chunks.
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => PathFault::Protocol,
         Some(_) => PathFault::Reset,
-        None if error.is_parse() => PathFault::Protocol,
+        None if error.is_parse() || error.is_user() => PathFault::Protocol,
         None => PathFault::Reset,
     }
 }
@@ -270,18 +270,18 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
         };
         let timer = &this.exchange.timer;
         match Pin::new(incoming).poll_frame(cx) {
-            Poll::Pending if timer.expired(Phase::Upstream) => this.fail(PathFault::BodyTimeout),
-            Poll::Pending if timer.expired(Phase::Exchange) => {
+            Poll::Pending if timer.expired(Deadline::Upstream) => this.fail(PathFault::BodyTimeout),
+            Poll::Pending if timer.expired(Deadline::Exchange) => {
                 this.fail(PathFault::ResponseTimeout)
             }
             Poll::Pending => {
-                if !timer.is_armed(Phase::Upstream) {
-                    timer.arm(Phase::Upstream, limit);
+                if !timer.is_armed(Deadline::Upstream) {
+                    timer.arm(Deadline::Upstream, limit);
                 }
                 Poll::Pending
             }
             Poll::Ready(Some(Ok(frame))) => {
-                timer.disarm(Phase::Upstream);
+                timer.disarm(Deadline::Upstream);
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 if matches!(&this.source, Source::Stream { body, .. } if body.is_end_stream()) {
                     this.end(End::Complete);

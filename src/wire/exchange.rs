@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::error::ClientFault;
 use crate::ids::Ids;
 use crate::metrics::shard::Shard;
-use crate::tick::{Phase, Span, Timer};
+use crate::tick::{Deadline, Span, Timer};
 
 /// How far the present message of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Exchange {
     /// The state of a connection that was accepted just now.
     #[must_use]
     pub fn new(timer: Timer, shard: Arc<Shard>, ids: Rc<Ids>, limits: ClientLimits) -> Self {
-        timer.arm(Phase::Client, limits.idle);
+        timer.arm(Deadline::Client, limits.idle);
         Self {
             timer,
             shard,
@@ -106,7 +106,7 @@ impl Exchange {
         };
         if begins {
             self.stage.set(Stage::Head);
-            self.timer.arm(Phase::Client, self.limits.head);
+            self.timer.arm(Deadline::Client, self.limits.head);
         }
         begins
     }
@@ -117,24 +117,24 @@ impl Exchange {
         self.upload.set(upload);
         self.fault.set(None);
         self.request_bytes.set(0);
-        self.timer.disarm(Phase::Client);
-        self.timer.disarm(Phase::Watch);
+        self.timer.disarm(Deadline::Client);
+        self.timer.disarm(Deadline::Watch);
     }
 
     /// The reply was handed over whole.
     pub fn end(&self) {
         self.stage.set(Stage::Replied);
-        self.timer.disarm(Phase::Upstream);
-        self.timer.disarm(Phase::Exchange);
-        self.timer.disarm(Phase::Watch);
-        self.timer.arm(Phase::Client, self.limits.idle);
+        self.timer.disarm(Deadline::Upstream);
+        self.timer.disarm(Deadline::Exchange);
+        self.timer.disarm(Deadline::Watch);
+        self.timer.arm(Deadline::Client, self.limits.idle);
     }
 
     /// HTTP is over on this connection: no deadline of a request runs any more.
     pub fn enter_tunnel(&self) {
         self.stage.set(Stage::Tunnel);
-        for phase in Phase::ALL {
-            self.timer.disarm(phase);
+        for deadline in Deadline::ALL {
+            self.timer.disarm(deadline);
         }
     }
 
@@ -169,16 +169,16 @@ impl Exchange {
     /// The request is on its way; from now on the path has `limit` to reply, or to take more.
     pub fn await_path(&self, limit: Span) {
         self.response_limit.set(limit);
-        self.timer.arm(Phase::Upstream, limit);
+        self.timer.arm(Deadline::Upstream, limit);
     }
 
     /// The path wants more of the body than the client has sent.
     pub fn await_upload(&self) {
         if self.awaits_head() {
-            self.timer.disarm(Phase::Upstream);
+            self.timer.disarm(Deadline::Upstream);
         }
-        if !self.timer.is_armed(Phase::Upload) {
-            self.timer.arm(Phase::Upload, self.limits.body_idle);
+        if !self.timer.is_armed(Deadline::Upload) {
+            self.timer.arm(Deadline::Upload, self.limits.body_idle);
         }
     }
 
@@ -186,24 +186,24 @@ impl Exchange {
     pub fn upload_progress(&self, bytes: usize) {
         let bytes = bytes as u64;
         self.request_bytes.set(self.request_bytes.get() + bytes);
-        self.timer.disarm(Phase::Upload);
+        self.timer.disarm(Deadline::Upload);
         if self.awaits_head() {
-            self.timer.arm(Phase::Upstream, self.response_limit.get());
+            self.timer.arm(Deadline::Upstream, self.response_limit.get());
         }
     }
 
     /// The head of the reply came: what the path takes from now on is the reply's own matter.
     pub fn reply_begins(&self) {
         self.response_limit.set(Span::default());
-        self.timer.disarm(Phase::Upstream);
+        self.timer.disarm(Deadline::Upstream);
     }
 
     /// The body has come whole, or will not be read any further.
     pub fn upload_ends(&self) {
         self.upload.set(Upload::Complete);
-        self.timer.disarm(Phase::Upload);
+        self.timer.disarm(Deadline::Upload);
         if self.awaits_head() {
-            self.timer.arm(Phase::Upstream, self.response_limit.get());
+            self.timer.arm(Deadline::Upstream, self.response_limit.get());
         }
     }
 
@@ -216,15 +216,15 @@ impl Exchange {
 
     /// The client does not take more of the reply for now.
     pub fn write_stalls(&self) {
-        if self.stage.get() == Stage::Busy && !self.timer.is_armed(Phase::Client) {
-            self.timer.arm(Phase::Client, self.limits.body_idle);
+        if self.stage.get() == Stage::Busy && !self.timer.is_armed(Deadline::Client) {
+            self.timer.arm(Deadline::Client, self.limits.body_idle);
         }
     }
 
     /// The client took some of the reply.
     pub fn write_progress(&self) {
-        if self.stage.get() == Stage::Busy && self.timer.is_armed(Phase::Client) {
-            self.timer.disarm(Phase::Client);
+        if self.stage.get() == Stage::Busy && self.timer.is_armed(Deadline::Client) {
+            self.timer.disarm(Deadline::Client);
         }
     }
 }

@@ -88,12 +88,13 @@ pub fn client_address(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
 
-    fn map(fields: &[&str]) -> HeaderMap {
+    /// Header fields from their lines.
+    pub(crate) fn map(fields: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for field in fields {
             let (name, value) = field.split_once(": ").unwrap_or((field, ""));
@@ -105,7 +106,8 @@ mod tests {
         headers
     }
 
-    fn peer(trusted: bool) -> Peer {
+    /// The peer 192.0.2.1.
+    pub(crate) fn peer(trusted: bool) -> Peer {
         Peer {
             address: Ipv4Addr::new(192, 0, 2, 1).into(),
             address_value: HeaderValue::from_static("192.0.2.1"),

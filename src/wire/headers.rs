@@ -225,29 +225,8 @@ fn keep_alive_timeout(value: &HeaderValue) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-
-    fn map(fields: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for field in fields {
-            let (name, value) = field.split_once(": ").unwrap_or((field, ""));
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
-        }
-        headers
-    }
-
-    fn peer(trusted: bool) -> Peer {
-        Peer {
-            address: Ipv4Addr::new(192, 0, 2, 1).into(),
-            address_value: HeaderValue::from_static("192.0.2.1"),
-            trusted,
-        }
-    }
+    use crate::wire::forwarded::tests::{map, peer};
 
     fn cleaned(fields: &[&str], trusted: bool, chunked: bool) -> Vec<String> {
         let mut headers = map(fields);

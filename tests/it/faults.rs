@@ -112,6 +112,32 @@ fn a_refused_connection_is_a_502_of_kind_connect() {
 }
 
 #[test]
+fn a_backend_that_closes_each_connection_at_once_is_asked_once_a_request() {
+    const REQUESTS: usize = 50;
+    let sound = Backend::ok("sound");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
+    // Bounded: it would be far exceeded by a proxy that connects again and again.
+    let closing = thread::spawn(move || {
+        for stream in listener.incoming().take(REQUESTS) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let proxy = beside_a_sound_path(address, &sound);
+    let mut client = proxy.client();
+    for turn in 1..=REQUESTS {
+        assert_refusal(&client.get("/"), 502, "connection_terminated");
+        assert_eq!(accepted.load(Ordering::SeqCst), turn, "connections for {turn} requests");
+    }
+    closing.join().unwrap();
+    assert_charged(&proxy, "reset", 50.0);
+    assert_untouched(&proxy, &sound, 1);
+}
+
+#[test]
 fn a_reply_that_breaks_in_its_middle_is_visibly_cut() {
     let sound = Backend::ok("sound");
     let seen = Latch::default();

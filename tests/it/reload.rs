@@ -266,6 +266,27 @@ fn what_cannot_change_live_is_refused_by_name_with_all_else_in_the_file() {
 }
 
 #[test]
+fn reloads_at_once_leave_the_newest_file_in_force() {
+    const ROUNDS: u32 = 300;
+    let legacy = Backend::ok("legacy");
+    let setup = Setup::new(legacy.address, legacy.address);
+    let proxy = setup.start();
+    for round in 0..ROUNDS {
+        rename_over(&proxy.file, &setup.clone().weight(share(2 * round)).text());
+        let newest = setup.clone().weight(share(2 * round + 1));
+        thread::scope(|scope| {
+            // Each asks as a SIGHUP, the watcher or a POST would: the last to read must win.
+            let first = scope.spawn(|| proxy.app().reload());
+            rename_over(&proxy.file, &newest.text());
+            let second = proxy.app().reload();
+            first.join().unwrap().and(second).unwrap();
+        });
+        let (now, wanted) = (proxy.weight(), newest.weight);
+        assert!((now - wanted).abs() < 1e-6, "round {round}: {now}, not {wanted}");
+    }
+}
+
+#[test]
 fn sighup_reads_the_file_again() {
     let legacy = Backend::ok("legacy");
     let process = Setup::new(legacy.address, legacy.address).spawn();

@@ -49,8 +49,14 @@ fn none(faults: &[String]) {
 
 /// The code without its comments, its literals and what is compiled for tests only. Line ends stay.
 fn product_code(text: &str) -> String {
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let code = code.split("#[cfg(test)]\nmod tests;").next().unwrap_or_default();
+    let is_tests = |rest: &str| {
+        let rest = rest.trim_start();
+        rest.strip_prefix("pub(crate) ").unwrap_or(rest).starts_with("mod tests")
+    };
+    let tests =
+        text.match_indices("#[cfg(test)]").map(|(start, attribute)| (start, attribute.len()));
+    let mut tests = tests.filter(|(start, length)| is_tests(&text[start + length..]));
+    let code = tests.next().map_or(text, |(start, _)| &text[..start]);
     let lines = code.lines().map(|line| {
         let mut kept = String::new();
         let mut in_text = false;
@@ -276,7 +282,7 @@ fn no_test_is_left_out_and_no_work_is_left_without_a_number() {
     let faults = all_files().filter(|file| file.path != this).flat_map(|File { path, text }| {
         let lines = text.lines().enumerate().filter(|(_, line)| {
             let numbered = line.contains("TODO(#");
-            line.contains("#[ignore") || (line.contains("TODO") && !numbered)
+            line.contains(concat!("#[", "ignore")) || (line.contains("TODO") && !numbered)
         });
         let lines = lines.map(|(number, line)| format!("{path}:{}: {}", number + 1, line.trim()));
         lines.collect::<Vec<_>>()
