@@ -66,6 +66,7 @@ fn target(id: u16) -> Target {
         route: RouteId(id),
         name: format!("route-{id}"),
         weight: Weight::from_share(0.25).expect("a share"),
+        applied: Weight::from_share(0.25).expect("a share"),
         pin: None,
     }
 }

@@ -38,8 +38,12 @@ pub struct Line<'a> {
     pub route: Option<&'a str>,
     /// What decided the path.
     pub reason: Option<&'a str>,
+    /// What went wrong on the first path, if the other one got the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_over: Option<&'a str>,
     /// Status code; 499 if the client left before it had one.
     pub code: u16,
+    /// What went wrong on the first path, if the other one got the request.
     /// What went wrong.
     pub error: Option<&'a str>,
     /// Head received to last byte handed over, in milliseconds.
@@ -143,6 +147,7 @@ mod tests {
             path: Some("async"),
             route: Some("default"),
             reason: Some("spread"),
+            failed_over: None,
             code: 200,
             error: None,
             duration_ms: 1.5,

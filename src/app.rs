@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -17,12 +18,17 @@ use crate::config::{Config, ConfigError};
 use crate::drain::{Phase, Signal};
 use crate::listen::{self, Bound, Crew};
 use crate::metrics::Metrics;
-use crate::snapshot::{Publisher, Turns};
+use crate::publisher::Publisher;
+use crate::snapshot::Turns;
 use crate::vocab::{PerSide, Side};
 use crate::worker;
 
 /// How long workers may take to notice that they are cut off.
 const CUT_GRACE: Duration = Duration::from_millis(500);
+
+/// How long a start waits for the names of its config: one that DNS does not know must not keep the
+/// other path from serving.
+const FIRST_LOOKUPS: Duration = Duration::from_secs(5);
 
 /// A running proxy.
 #[derive(Debug)]
@@ -92,7 +98,9 @@ impl App {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let addresses = bound.iter().map(|bound| bound.address).collect();
-        let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers)?);
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers, handle)?);
         let signal = Arc::new(Signal::default());
         let admin = admin_listener.address.clone();
         let office = Office {
@@ -104,7 +112,7 @@ impl App {
         };
         let (threads, workers_done) =
             spawn_workers(&mut bound, workers, &office, &signal, log_sender.as_ref())?;
-        let control = control(admin_listener, office)?;
+        let control = control(runtime, admin_listener, office)?;
         signal.advance(Phase::Serving);
         metrics.set_phase(&Phase::NAMES, Phase::Serving.name());
         Ok(Self {
@@ -254,15 +262,22 @@ fn seed(worker: usize) -> u64 {
     std::hash::RandomState::new().hash_one(worker)
 }
 
-fn control(listener: admin::Listener, office: Office) -> anyhow::Result<Control> {
+/// Starts the control plane, and waits until the names of the config have been looked up once.
+fn control(runtime: Runtime, listener: admin::Listener, office: Office) -> anyhow::Result<Control> {
     let (stop, stopped) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (asked, all_asked) = std::sync::mpsc::channel();
     let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
         runtime.block_on(async move {
             let publisher = office.publisher.clone();
+            let first = move || {
+                // Nobody waits any more if it took too long.
+                let _ = asked.send(());
+            };
             tokio::select! {
                 () = admin::serve(listener, office) => {}
-                () = crate::config::watch::run(publisher) => {}
+                () = crate::config::watch::run(publisher.clone()) => {}
+                () = crate::dns::run(publisher.clone(), first) => {}
+                () = crate::upkeep::run(publisher) => {}
                 // Either stopped, or the app is gone.
                 _ = stopped => {}
             }
@@ -270,5 +285,8 @@ fn control(listener: admin::Listener, office: Office) -> anyhow::Result<Control>
         // Without waiting for a reload that hangs in name resolution: a stop is bounded.
         runtime.shutdown_background();
     })?;
+    if all_asked.recv_timeout(FIRST_LOOKUPS).is_err() {
+        tracing::warn!("names are not resolved yet; their endpoints are missing until they are");
+    }
     Ok(Control { stop, thread })
 }

@@ -13,13 +13,14 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
-use crate::error::ProxyError;
 use crate::tick::Span;
-use crate::upstream::admit::Admitted;
+use crate::upstream::admit::{Admitted, Failed};
+use crate::upstream::attempt::{Inbound, Outbound};
 use crate::upstream::conn::Connection;
 use crate::upstream::gate::Slot;
+use crate::upstream::path::{Path, Visit};
 use crate::upstream::pool::Lease;
-use crate::upstream::{Inbound, Outbound, Path};
+use crate::upstream::service;
 use crate::wire::body::{Source, fault};
 
 /// A reply's head, the source of its body, and what it holds.
@@ -37,7 +38,15 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct Hold {
     lease: Lease,
+    visit: Visit,
     slot: Slot,
+}
+
+/// What a tunnel holds: its place in the path's and its endpoint's limits.
+#[derive(Debug)]
+pub struct Place {
+    _slot: Slot,
+    _visit: Visit,
 }
 
 impl Hold {
@@ -47,10 +56,16 @@ impl Hold {
         self.lease.give_back(backend_keeps_for);
     }
 
-    /// The connection and the slot, for a tunnel.
+    /// The reply broke off, by the backend's fault.
+    pub fn failed(self) {
+        self.visit.failed();
+    }
+
+    /// The connection for a tunnel, and what the tunnel holds.
     #[must_use]
-    pub fn into_tunnel(self) -> Option<(Connection, Slot)> {
-        Some((self.lease.into_connection()?, self.slot))
+    pub fn into_tunnel(self) -> Option<(Connection, Place)> {
+        let Self { lease, visit, slot } = self;
+        Some((lease.into_connection()?, Place { _slot: slot, _visit: visit }))
     }
 }
 
@@ -61,13 +76,13 @@ impl Hold {
 pub fn forward(
     path: &Rc<Path>,
     outbound: Outbound,
-) -> impl Future<Output = Result<Reply, ProxyError>> + use<> {
+) -> impl Future<Output = Result<Reply, Failed<Outbound>>> + use<> {
     let idle = path.plan.idle;
-    path.service().oneshot(outbound).map_ok(move |Admitted { reply, slot }| {
-        let Inbound { response, lease } = reply;
+    service(path).oneshot(outbound).map_ok(move |Admitted { reply, slot }| {
+        let Inbound { response, lease, visit } = reply;
         let (head, body) = response.into_parts();
         let source = whole_or_stream(body, idle);
-        Reply { head, source, hold: Hold { lease, slot } }
+        Reply { head, source, hold: Hold { lease, visit, slot } }
     })
 }
 

@@ -19,7 +19,8 @@ impl Ids {
         Self(Cell::new(seed))
     }
 
-    fn next(&self) -> u64 {
+    /// A number, uniform over its range.
+    pub fn draw(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.0.set(state);
         let mut mixed = state;
@@ -31,8 +32,8 @@ impl Ids {
     /// A request id: 32 hexadecimal digits.
     pub fn request_id(&self) -> HeaderValue {
         let mut text = [0; 32];
-        hex(self.next(), &mut text[..16]);
-        hex(self.next(), &mut text[16..]);
+        hex(self.draw(), &mut text[..16]);
+        hex(self.draw(), &mut text[16..]);
         value(&text)
     }
 
@@ -40,10 +41,10 @@ impl Ids {
     /// (W3C Trace Context, section 3.2.2).
     pub fn traceparent(&self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        hex(self.next(), &mut text[3..19]);
-        hex(self.next(), &mut text[19..35]);
+        hex(self.draw(), &mut text[3..19]);
+        hex(self.draw(), &mut text[19..35]);
         // The parent id must not be all zeros; its lowest bit is given away for that.
-        hex(self.next() | 1, &mut text[36..52]);
+        hex(self.draw() | 1, &mut text[36..52]);
         value(&text)
     }
 }

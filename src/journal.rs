@@ -13,13 +13,12 @@ use tokio::time::Instant;
 use crate::access_log::{AccessLog, Line};
 use crate::drain::Phase;
 use crate::error::{ClientFault, PathFault, ProxyError};
-use crate::forward::Hold;
+use crate::forward::{Hold, Place};
 use crate::metrics::shard::Shard;
 use crate::route::Decision;
 use crate::tick::Span;
-use crate::upstream::gate::Slot;
 use crate::view::View;
-use crate::vocab::Side;
+use crate::vocab::{Reason, Side};
 use crate::wire::body::{End, Tail};
 use crate::wire::exchange::Exchange;
 
@@ -30,6 +29,9 @@ const CLIENT_LEFT: u16 = 499;
 #[derive(Debug)]
 pub struct Record {
     started: Instant,
+    // When the present path got it: later than the start if it failed over.
+    decided_at: Instant,
+    failed_over: Option<PathFault>,
     client: IpAddr,
     exchange: Rc<Exchange>,
     view: Rc<View>,
@@ -62,9 +64,12 @@ impl Record {
         phase: Rc<Cell<Phase>>,
         request_id: HeaderValue,
     ) -> Box<Self> {
+        let started = Instant::now();
         // Boxed once, as it moves with its reply through several hands.
         Box::new(Self {
-            started: Instant::now(),
+            started,
+            decided_at: started,
+            failed_over: None,
             client,
             exchange,
             view,
@@ -110,15 +115,43 @@ impl Record {
         self.decision = Some(decision);
     }
 
-    /// Turns into the record of a tunnel, which holds its slot.
-    pub fn into_tunnel(mut self: Box<Self>, slot: Slot) -> Box<dyn FnOnce(End, u64, u64)> {
+    /// The path failed, and the other one gets the request: the first is charged with what its
+    /// client would have seen.
+    pub fn fail_over(&mut self, error: ProxyError) {
+        let (ProxyError::Path(fault), Some(decision)) = (error, self.decision) else {
+            return;
+        };
+        let Decision { route, side, .. } = decision;
+        self.leave(error.refusal().status.as_u16(), Some(fault));
+        self.failed_over = Some(fault);
+        self.decided_at = Instant::now();
+        self.decided(Decision { route, side: side.other(), reason: Reason::Failover });
+    }
+
+    /// Counts what became of the request on the path that it leaves.
+    fn leave(&self, code: u16, fault: Option<PathFault>) {
+        let Some(decision) = self.decision else {
+            return;
+        };
+        let cells = self.exchange.shard.sides.get(decision.side);
+        let route = cells.route(decision.route);
+        cells.in_flight.sub(1);
+        route.codes.count(code);
+        route.duration.observe(self.decided_at.elapsed());
+        if let Some(fault) = fault {
+            cells.fault(decision.route, fault);
+        }
+    }
+
+    /// Turns into the record of a tunnel, which holds its place.
+    pub fn into_tunnel(mut self: Box<Self>, place: Place) -> Box<dyn FnOnce(End, u64, u64)> {
         self.is_tunnel = true;
         let decision = self.decision;
         let shard = self.exchange.shard.clone();
         if let Some(decision) = decision {
             shard.sides.get(decision.side).tunnels.add(1);
         }
-        let open = OpenTunnel { shard, decision, _slot: slot };
+        let open = OpenTunnel { shard, decision, _place: place };
         Box::new(move |end, sent, received| {
             open.count_sent(sent);
             drop(open);
@@ -135,7 +168,6 @@ impl Record {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let duration = self.started.elapsed();
         let shard = self.exchange.shard.clone();
         let fault = match (end, self.error) {
             (End::Path(fault), _) | (_, Some(ProxyError::Path(fault))) => Some(fault),
@@ -149,22 +181,16 @@ impl Record {
             }
             (End::Complete, _) => None,
         };
-        let Some(decision) = self.decision else {
-            shard.refused.count(self.code);
-            self.log(duration, bytes, fault);
-            return;
-        };
-        let cells = shard.sides.get(decision.side);
-        let route = cells.route(decision.route);
-        cells.in_flight.sub(1);
-        route.codes.count(self.code);
-        route.duration.observe(duration);
-        if let Some(fault) = fault {
-            cells.fault(decision.route, fault);
+        match self.decision {
+            None => shard.refused.count(self.code),
+            Some(decision) => {
+                self.leave(self.code, fault);
+                let cells = shard.sides.get(decision.side);
+                cells.request_bytes.add(self.exchange.request_bytes());
+                cells.response_bytes.add(bytes);
+            }
         }
-        cells.request_bytes.add(self.exchange.request_bytes());
-        cells.response_bytes.add(bytes);
-        self.log(duration, bytes, fault);
+        self.log(bytes, fault);
     }
 
     /// Either the drain's deadline cut it off, or the client is gone.
@@ -185,7 +211,7 @@ impl Record {
         if self.is_tunnel { cells.cut_tunnels.add(1) } else { cells.cut.add(1) }
     }
 
-    fn log(&self, duration: std::time::Duration, bytes: u64, fault: Option<PathFault>) {
+    fn log(&self, bytes: u64, fault: Option<PathFault>) {
         let Some(Logged { log, method, target }) = &self.logged else {
             return;
         };
@@ -204,7 +230,8 @@ impl Record {
             reason: self.decision.map(|decision| decision.reason.name()),
             code: self.code,
             error: fault.map(PathFault::name).or(client_fault),
-            duration_ms: (duration.as_secs_f64() * 1e6).round() / 1e3,
+            failed_over: self.failed_over.map(PathFault::name),
+            duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             request_bytes: self.exchange.request_bytes(),
             response_bytes: bytes,
             request_id: self.request_id.to_str().unwrap_or_default(),
@@ -221,7 +248,7 @@ impl Drop for Record {
 struct OpenTunnel {
     shard: std::sync::Arc<Shard>,
     decision: Option<Decision>,
-    _slot: Slot,
+    _place: Place,
 }
 
 impl OpenTunnel {
@@ -252,11 +279,12 @@ pub struct Settlement {
 impl Tail for Settlement {
     fn end(self, end: End, bytes: u64) {
         let Self { record, hold } = self;
-        if let Some((hold, keeps_for)) = hold
-            && end == End::Complete
-            && !record.exchange.is_uploading()
-        {
-            hold.give_back(keeps_for);
+        if let Some((hold, keeps_for)) = hold {
+            match end {
+                End::Complete if !record.exchange.is_uploading() => hold.give_back(keeps_for),
+                End::Path(_) => hold.failed(),
+                End::Complete | End::Dropped | End::Cut => {}
+            }
         }
         record.settle(end, bytes);
     }

@@ -20,6 +20,7 @@ pub mod worker;
 pub mod listen;
 pub mod serve;
 
+mod arrival;
 pub mod forward;
 pub mod journal;
 pub mod proxy;
@@ -39,7 +40,10 @@ pub mod tick;
 pub mod vocab;
 
 pub mod config;
+pub mod dns;
+pub mod publisher;
 pub mod snapshot;
+pub mod upkeep;
 
 pub mod admin;
 pub mod cli;

@@ -16,25 +16,34 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version}
 use hyper::body::Incoming;
 
 use crate::access_log::AccessLog;
+use crate::arrival::{Kept, Onward, answer_options, arrive};
 use crate::drain::Phase;
-use crate::error::{PathFault, ProxyError};
-use crate::forward::{Hold, Reply, forward};
+use crate::error::ProxyError;
+use crate::forward::{Reply, forward};
 use crate::journal::{Record, Settlement};
+use crate::publisher::Publisher;
 use crate::route::Decision;
 use crate::route::head::Head;
 use crate::serve::{Agreed, TunnelSeat};
-use crate::snapshot::{Publisher, Snapshot, Turns};
-use crate::tick::{Deadline, Span};
-use crate::upstream::{Outbound, Supplies};
+use crate::snapshot::{Snapshot, Turns};
+use crate::tick::Deadline;
+use crate::upstream::admit::Failed;
+use crate::upstream::attempt::Outbound;
+use crate::upstream::path::Supplies;
 use crate::view::View;
-use crate::wire::body::{ReplyBody, RequestBody, Source};
+use crate::vocab::Resend;
+use crate::wire::body::{ReplyBody, Source};
 use crate::wire::check::{self, Checked, Facts};
 use crate::wire::exchange::{Exchange, Upload};
 use crate::wire::forwarded::{Peer, client_address};
-use crate::wire::headers::{self, Origin, X_CUTOVER_PATH};
+use crate::wire::headers::{self, Origin};
 use crate::wire::present::{Field, Present};
 use crate::wire::socket::ClientSocket;
 use crate::wire::trace::{TRACEPARENT, X_REQUEST_ID, is_request_id, is_traceparent};
+use crate::wire::upload::RequestBody;
+
+/// What a path gives.
+type Forwarded = Result<Reply, Failed<Outbound>>;
 
 /// What a client gets.
 pub type ClientReply = Response<ReplyBody<Settlement>>;
@@ -120,9 +129,23 @@ impl Proxy {
         }
         match self.depart(&client, &mut record, request, present) {
             Ok(Departure::Forward { sending, switching }) => {
-                Either::Left(sending.map(move |replied| {
-                    let arrived = replied.and_then(|reply| arrive(&record, reply, switching));
-                    self.finish(&client, record, arrived)
+                Either::Left(sending.then(move |replied| match replied {
+                    Ok(reply) => {
+                        let arrived = arrive(&record, reply, switching);
+                        Either::Left(ready(self.finish(&client, record, arrived)))
+                    }
+                    Err(Failed { error, request }) => {
+                        match request.filter(|_| self.may_fail_over(&record)) {
+                            // Boxed: it is rare.
+                            Some(outbound) => Either::Right(Box::pin(self.fail_over(
+                                client,
+                                record,
+                                error,
+                                (*outbound, switching),
+                            ))),
+                            None => Either::Left(ready(self.finish(&client, record, Err(error)))),
+                        }
+                    }
                 }))
             }
             Ok(Departure::Answer) => {
@@ -130,6 +153,44 @@ impl Proxy {
             }
             Err(error) => Either::Right(ready(self.finish(&client, record, Err(error)))),
         }
+    }
+
+    /// Whether the budget has a failover left, where there is any.
+    fn may_fail_over(&self, record: &Record) -> bool {
+        let Some(side) = record.side() else {
+            return false;
+        };
+        let path = record.view().paths.get(side);
+        if !path.plan.failover.enabled {
+            return false;
+        }
+        let may = path.failovers.withdraw(self.supplies.ticks.now());
+        if !may {
+            let cells = self.supplies.shard.sides.get(side);
+            cells.failovers[Resend::OverBudget as usize].add(1);
+        }
+        may
+    }
+
+    /// 7, once more: the other path gets a request that the first could not answer.
+    async fn fail_over(
+        self: Rc<Self>,
+        client: Rc<Client>,
+        mut record: Box<Record>,
+        error: ProxyError,
+        (outbound, switching): (Outbound, bool),
+    ) -> ClientReply {
+        let Some(side) = record.side() else {
+            return self.refuse(&client, record, error);
+        };
+        record.fail_over(error);
+        let other = record.view().paths.get(side.other()).clone();
+        let replied = forward(&other, outbound).await;
+        let resend = if replied.is_ok() { Resend::Success } else { Resend::Failure };
+        self.supplies.shard.sides.get(side).failovers[resend as usize].add(1);
+        let replied = replied.map_err(|failed| failed.error);
+        let arrived = replied.and_then(|reply| arrive(&record, reply, switching));
+        self.finish(&client, record, arrived)
     }
 
     fn finish(
@@ -160,8 +221,7 @@ impl Proxy {
         record: &mut Record,
         mut request: Request<RequestBody>,
         present: Present,
-    ) -> Result<Departure<impl Future<Output = Result<Reply, ProxyError>> + use<>>, ProxyError>
-    {
+    ) -> Result<Departure<impl Future<Output = Forwarded> + use<>>, ProxyError> {
         let exchange = &client.exchange;
         if let Checked::AnswerOptions = check(client, record.view(), &request, present)? {
             return Ok(Departure::Answer);
@@ -173,6 +233,9 @@ impl Proxy {
         self.clean(client, &mut request, upgrade, (present, record.request_id()));
         let path = record.view().paths.get(decision.side);
         exchange.timer.arm(Deadline::Exchange, path.plan.deadline);
+        if path.plan.failover.enabled {
+            path.failovers.deposit(path.plan.failover.budget, self.supplies.ticks.now());
+        }
         let sending = forward(path, Outbound { request, exchange: exchange.clone() }); // 7
         Ok(Departure::Forward { sending, switching })
     }
@@ -231,8 +294,8 @@ impl Proxy {
         let is_whole = matches!(source, Source::Empty | Source::One(_));
         let hold = match kept {
             Some(Kept { hold, switched: true, .. }) => {
-                if let Some((connection, slot)) = hold.into_tunnel() {
-                    let record = record.into_tunnel(slot);
+                if let Some((connection, place)) = hold.into_tunnel() {
+                    let record = record.into_tunnel(place);
                     *client.tunnel.borrow_mut() = Some(Agreed { connection, record });
                 }
                 let body = ReplyBody::new(source, client.exchange.clone(), None);
@@ -283,20 +346,6 @@ enum Departure<F> {
     Answer,
 }
 
-/// A reply on its way to the client.
-struct Onward {
-    head: http::response::Parts,
-    source: Source,
-    kept: Option<Kept>,
-}
-
-/// What a backend's reply keeps until its end.
-struct Kept {
-    hold: Hold,
-    keeps_for: Option<Span>,
-    switched: bool,
-}
-
 fn check(
     client: &Client,
     view: &View,
@@ -320,39 +369,4 @@ fn check(
         client.exchange.blame(fault);
         ProxyError::Client(fault, rule)
     })
-}
-
-/// One second less than the backend says: our request must be there before it closes.
-fn keep_span(seconds: u64) -> Span {
-    Span::from_duration(std::time::Duration::from_secs(seconds.saturating_sub(1)))
-}
-
-/// 8: a path's reply becomes one for the client.
-fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<Onward, ProxyError> {
-    let Reply { mut head, source, hold } = reply;
-    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    if switched && !switching {
-        // A 101 that nobody asked for (RFC 9110 section 7.8).
-        return Err(ProxyError::Path(PathFault::Protocol));
-    }
-    let keeps_for = headers::clean_response(&mut head.headers, switched)
-        .map_err(|_odd_coding| ProxyError::Path(PathFault::Protocol))?
-        .map(keep_span);
-    head.version = Version::HTTP_11;
-    let side = record.side();
-    if record.view().snapshot.config.split.expose_path
-        && let Some(side) = side
-    {
-        head.headers.insert(X_CUTOVER_PATH, HeaderValue::from_static(side.name()));
-    }
-    Ok(Onward { head, source, kept: Some(Kept { hold, keeps_for, switched }) })
-}
-
-/// `Max-Forwards: 0` on OPTIONS (RFC 9110 section 7.6.2).
-fn answer_options() -> Onward {
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-    response.headers_mut().insert(http::header::ALLOW, allow);
-    Onward { head: response.into_parts().0, source: Source::Empty, kept: None }
 }

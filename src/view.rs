@@ -3,8 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::snapshot::{Publisher, Snapshot};
-use crate::upstream::{Path, Supplies};
+use crate::publisher::Publisher;
+use crate::snapshot::Snapshot;
+use crate::upstream::path::{Path, Supplies};
 use crate::vocab::PerSide;
 
 /// What one request sees from its head to its end.
@@ -27,8 +28,8 @@ impl View {
     ) -> Rc<Self> {
         let paths = PerSide::from_fn(|side| {
             let plan = snapshot.plans.get(side).clone();
-            let gate = publisher.gates().get(side).clone();
-            Path::new(side, plan, gate, old.map(|old| &**old.paths.get(side)), supplies)
+            let shared = publisher.shared(side);
+            Path::new(side, plan, shared, old.map(|old| &**old.paths.get(side)), supplies)
         });
         Rc::new(Self { snapshot, paths })
     }

@@ -15,6 +15,15 @@ pub enum Side {
 }
 
 impl Side {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Legacy => Self::Async,
+            Self::Async => Self::Legacy,
+        }
+    }
+
     /// Both paths, in the order in which they are always shown.
     pub const ALL: [Self; 2] = [Self::Legacy, Self::Async];
 
@@ -151,11 +160,13 @@ pub enum Reason {
     Key,
     /// The even spread's turn.
     Spread,
+    /// The other path could not answer.
+    Failover,
 }
 
 impl Reason {
     /// All reasons, in the order of their precedence.
-    pub const ALL: [Self; 4] = [Self::Pin, Self::Forced, Self::Key, Self::Spread];
+    pub const ALL: [Self; 5] = [Self::Pin, Self::Forced, Self::Key, Self::Spread, Self::Failover];
 
     /// The label value.
     #[must_use]
@@ -165,6 +176,36 @@ impl Reason {
             Self::Forced => "forced",
             Self::Key => "key",
             Self::Spread => "spread",
+            Self::Failover => "failover",
+        }
+    }
+}
+
+/// What became of a request that was to be sent again, to another endpoint or to the other path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resend {
+    /// It was answered.
+    Success,
+    /// It failed there too.
+    Failure,
+    /// It was not sent: the budget was spent.
+    OverBudget,
+    /// It was not sent: its body had outgrown the buffer.
+    TooLarge,
+}
+
+impl Resend {
+    /// All of them, for tables of metrics.
+    pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::OverBudget, Self::TooLarge];
+
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::OverBudget => "over_budget",
+            Self::TooLarge => "too_large",
         }
     }
 }

@@ -10,7 +10,7 @@ use http_body_util::Full;
 
 use crate::drain::Follower;
 use crate::metrics::Metrics;
-use crate::snapshot::Publisher;
+use crate::publisher::Publisher;
 
 /// What the admin API shows and changes.
 #[derive(Clone, Debug)]

@@ -2,7 +2,11 @@
 
 use toml::Spanned;
 
-use crate::config::model::{Admin, Config, Drain, Listen, PathConfig, RouteConfig, Split};
+use crate::config::endpoint::Origin;
+use crate::config::model::{
+    Admin, Config, Dns, Drain, Eject, Failover, HealthConfig, Listen, PathConfig, Retry,
+    RouteConfig, Split,
+};
 use crate::config::raw::{self, Raw};
 use crate::config::section::Faults;
 use crate::config::values::{self, AdminAddress, Share};
@@ -19,6 +23,8 @@ pub(crate) fn build(raw: Raw, faults: &Faults<'_>) -> Option<Config> {
     check_endpoints(&raw, faults);
     let weight = raw.async_weight.0;
     let routes = routes(&raw, weight, faults);
+    let legacy = path(raw.legacy, "legacy", faults);
+    let async_ = path(raw.async_, "async", faults);
     let split = split(raw.split, faults);
     let listen = raw.listen;
     Some(Config {
@@ -37,9 +43,22 @@ pub(crate) fn build(raw: Raw, faults: &Faults<'_>) -> Option<Config> {
             body_bytes: listen.body_bytes,
         },
         admin: Admin { address: raw.admin.address, token_file: raw.admin.token_file },
-        paths: PerSide { legacy: path(raw.legacy), async_: path(raw.async_) },
+        paths: PerSide { legacy: legacy?, async_: async_? },
         split: split?,
         routes: routes?,
+        retry: Retry {
+            budget: raw.retry.budget.0.share(),
+            per_request: raw.retry.per_request,
+            methods: raw.retry.methods,
+            buffer: usize::try_from(raw.retry.buffer).ok()?,
+        },
+        failover: Failover { enabled: raw.failover.enabled, budget: raw.failover.budget.0.share() },
+        dns: Dns {
+            servers: raw.dns.servers,
+            timeout: raw.dns.timeout,
+            ttl_min: raw.dns.ttl_min,
+            ttl_max: raw.dns.ttl_max,
+        },
         drain: Drain {
             delay: raw.drain.delay,
             timeout: raw.drain.timeout,
@@ -77,7 +96,7 @@ fn check_endpoints(raw: &Raw, faults: &Faults<'_>) {
             faults.add(span, format!("{name}.endpoints"), message);
         }
         for endpoint in &path.endpoints {
-            let Some(address) = endpoint.get_ref().address() else {
+            let Origin::Address(address) = endpoint.get_ref().origin else {
                 continue;
             };
             let is_own = own.iter().any(|own| {
@@ -93,9 +112,24 @@ fn check_endpoints(raw: &Raw, faults: &Faults<'_>) {
     }
 }
 
-fn path(raw: raw::Path) -> PathConfig {
-    PathConfig {
+fn path(raw: raw::Path, name: &str, faults: &Faults<'_>) -> Option<PathConfig> {
+    let health = match raw.health {
+        None => None,
+        Some(raw) => Some(health(raw, name, faults)?),
+    };
+    let eject = Eject {
+        consecutive_failures: u32::try_from(raw.eject.consecutive_failures).ok()?,
+        first: raw.eject.for_,
+        longest: raw.eject.max_for,
+        share_max: raw.eject.max_share.0.share(),
+    };
+    Some(PathConfig {
         endpoints: raw.endpoints.into_iter().map(Spanned::into_inner).collect(),
+        balance: raw.balance,
+        health,
+        eject,
+        slow_start: raw.slow_start,
+        panic_below: raw.panic_below.0.share(),
         header_case: raw.header_case,
         min_idle: raw.min_idle,
         max_in_flight: raw.max_in_flight,
@@ -108,7 +142,32 @@ fn path(raw: raw::Path) -> PathConfig {
         pool_idle: raw.pool_idle,
         pool_idle_timeout: raw.pool_idle_timeout,
         requests_per_connection: raw.requests_per_connection,
+    })
+}
+
+fn health(raw: raw::Health, name: &str, faults: &Faults<'_>) -> Option<HealthConfig> {
+    let path = raw.path?;
+    let is_path = path.get_ref().starts_with('/');
+    let Some(target) = path.get_ref().parse().ok().filter(|_| is_path) else {
+        faults.add(
+            path.span(),
+            format!("{name}.health.path"),
+            "must be a path such as \"/healthz\"",
+        );
+        return None;
+    };
+    if raw.timeout > raw.interval {
+        let message = "the timeout must not be over the interval";
+        faults.add(path.span(), format!("{name}.health.timeout"), message);
     }
+    Some(HealthConfig {
+        path: target,
+        status: raw.status,
+        interval: raw.interval,
+        timeout: raw.timeout,
+        healthy_after: u32::try_from(raw.healthy_after).ok()?,
+        unhealthy_after: u32::try_from(raw.unhealthy_after).ok()?,
+    })
 }
 
 fn split(raw: raw::Split, faults: &Faults<'_>) -> Option<Split> {
@@ -138,6 +197,7 @@ fn split(raw: raw::Split, faults: &Faults<'_>) -> Option<Split> {
         force_header,
         force_from: raw.force_from,
         expose_path: raw.expose_path,
+        paced_return: raw.paced_return,
     })
 }
 

@@ -5,6 +5,8 @@
 
 mod build;
 pub mod edit;
+pub mod endpoint;
+mod limits;
 mod model;
 mod raw;
 mod section;
@@ -17,7 +19,10 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::build::build;
-pub use crate::config::model::{Admin, Config, Drain, Listen, PathConfig, RouteConfig, Split};
+pub use crate::config::model::{
+    Admin, Config, Dns, Drain, Failover, HealthConfig, Listen, PathConfig, Retry, RouteConfig,
+    Split,
+};
 pub use crate::config::section::Fault;
 
 /// The largest config file that is read.
@@ -148,7 +153,7 @@ endpoints = ["http://127.0.0.1:9002"]
         let config = parse(SMALLEST).unwrap();
         assert_eq!(config.weight, Weight::from_share(0.1).unwrap());
         assert_eq!(config.state_dir, Path::new("/etc/cutover/cutover-state"));
-        assert_eq!(config.paths.legacy.endpoints[0].to_string(), "127.0.0.1:9001");
+        assert_eq!(config.paths.legacy.endpoints[0].origin.to_string(), "127.0.0.1:9001");
         assert_eq!(config.access_log, LogTarget::Off);
     }
 
@@ -157,8 +162,10 @@ endpoints = ["http://127.0.0.1:9002"]
         let reference = include_str!("../../config/reference.toml");
         let reference = parse(reference).unwrap();
         let smallest = parse(SMALLEST).unwrap();
-        let shown =
-            |config: &Config| format!("{:?} {:?} {:?}", config.listen, config.paths, config.drain);
+        let shown = |config: &Config| {
+            let Config { listen, paths, retry, failover, dns, drain, .. } = config;
+            format!("{listen:?} {paths:?} {retry:?} {failover:?} {dns:?} {drain:?}")
+        };
         assert_eq!(shown(&reference), shown(&smallest));
     }
 
@@ -172,7 +179,7 @@ endpoints = ["http://127.0.0.1:9002"]
             ("1:16", "async_weight"),
             ("3:11", "listen.address"),
             ("4:18", "listen.header_timeout"),
-            ("6:13", "https"),
+            ("6:14", "https"),
             ("7:1", "legacy.queue"),
         ] {
             let hit = found.iter().any(|fault| fault.starts_with(line) && fault.contains(part));

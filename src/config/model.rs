@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
 
-use crate::config::values::{AdminAddress, Endpoint, ForceFrom, HeaderCase, LogTarget};
+use crate::config::endpoint::EndpointConfig;
+use crate::config::values::{
+    AdminAddress, Balance, ForceFrom, HeaderCase, LogTarget, Methods, Statuses,
+};
 use crate::route::sticky::Key;
 use crate::route::template::Pattern;
 use crate::vocab::{PerSide, Side, Weight};
@@ -29,6 +33,12 @@ pub struct Config {
     pub split: Split,
     /// Routes, first match wins.
     pub routes: Vec<RouteConfig>,
+    /// What is sent again.
+    pub retry: Retry,
+    /// Whether the other path steps in.
+    pub failover: Failover,
+    /// How names are resolved.
+    pub dns: Dns,
     /// How a drain goes.
     pub drain: Drain,
     /// Where access log lines go; always JSON.
@@ -76,8 +86,18 @@ pub struct Admin {
 /// `[legacy]` or `[async]`, as needed. Zero durations and counts mean "no limit" where allowed.
 #[derive(Clone, Debug)]
 pub struct PathConfig {
-    /// Addresses of the path; at least one.
-    pub endpoints: Vec<Endpoint>,
+    /// Where its requests go; at least one.
+    pub endpoints: Vec<EndpointConfig>,
+    /// How an endpoint is picked.
+    pub balance: Balance,
+    /// Endpoints are probed so, if at all.
+    pub health: Option<HealthConfig>,
+    /// Endpoints to which requests fail are left out so.
+    pub eject: Eject,
+    /// How long an endpoint that comes back or appears takes to its full weight.
+    pub slow_start: Duration,
+    /// The share of endpoints below which all are used, 0 to 1.
+    pub panic_below: f64,
     /// How header names are written.
     pub header_case: HeaderCase,
     /// Connections kept warm for each worker and endpoint.
@@ -104,6 +124,71 @@ pub struct PathConfig {
     pub requests_per_connection: u64,
 }
 
+/// `health`, as needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// What may be answered.
+    pub status: Statuses,
+    /// From one probe to the next, on average.
+    pub interval: Duration,
+    /// For one probe.
+    pub timeout: Duration,
+    /// Probes in a row that must pass.
+    pub healthy_after: u32,
+    /// Probes in a row that must fail.
+    pub unhealthy_after: u32,
+}
+
+/// `eject`, as needed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Eject {
+    /// Failures in a row; 0 never ejects.
+    pub consecutive_failures: u32,
+    /// For how long the first time.
+    pub first: Duration,
+    /// For how long at the most.
+    pub longest: Duration,
+    /// The share of endpoints that may be out at once, 0 to 1.
+    pub share_max: f64,
+}
+
+/// `[retry]`, as needed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Retries as a share of requests, 0 to 1; 0 is none.
+    pub budget: f64,
+    /// Retries of one request.
+    pub per_request: usize,
+    /// What may be sent again although it may have been processed.
+    pub methods: Methods,
+    /// How much of a body is kept to be sent again, in bytes.
+    pub buffer: usize,
+}
+
+/// `[failover]`, as needed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Failover {
+    /// Whether the other path may answer.
+    pub enabled: bool,
+    /// Failovers as a share of requests, 0 to 1.
+    pub budget: f64,
+}
+
+/// `[dns]`, as needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Whom to ask; empty: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// For one lookup.
+    pub timeout: Duration,
+    /// An answer is good for at least this long.
+    pub ttl_min: Duration,
+    /// And for at most this long.
+    pub ttl_max: Duration,
+}
+
 /// `[split]`, as needed.
 #[derive(Clone, Debug)]
 pub struct Split {
@@ -117,6 +202,8 @@ pub struct Split {
     pub force_from: ForceFrom,
     /// Whether replies name the path.
     pub expose_path: bool,
+    /// How long a share takes to go back to the legacy path; zero is at once.
+    pub paced_return: Duration,
 }
 
 /// `[[route]]`, as needed.

@@ -8,9 +8,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
+use crate::config::endpoint::EndpointConfig;
+use crate::config::limits::{at_least_one, count, positive, share, size, time};
 use crate::config::section::{Fault, Faults, Section};
 use crate::config::values::{
-    AdminAddress, Endpoint, ForceFrom, HeaderCase, LogFormat, LogTarget, Share, Size, Time,
+    AdminAddress, Balance, ForceFrom, HeaderCase, LogFormat, LogTarget, Methods, Share, Size,
+    Statuses,
 };
 use crate::vocab::Weight;
 
@@ -25,6 +28,9 @@ pub(crate) struct Raw {
     pub(crate) async_: Path,
     pub(crate) split: Split,
     pub(crate) routes: Vec<Route>,
+    pub(crate) retry: Retry,
+    pub(crate) failover: Failover,
+    pub(crate) dns: Dns,
     pub(crate) drain: Drain,
     pub(crate) access_log: AccessLog,
 }
@@ -55,7 +61,12 @@ pub(crate) struct Admin {
 /// `[legacy]` and `[async]`
 #[derive(Debug)]
 pub(crate) struct Path {
-    pub(crate) endpoints: Vec<Spanned<Endpoint>>,
+    pub(crate) endpoints: Vec<Spanned<EndpointConfig>>,
+    pub(crate) balance: Balance,
+    pub(crate) health: Option<Health>,
+    pub(crate) eject: Eject,
+    pub(crate) slow_start: Duration,
+    pub(crate) panic_below: Share,
     pub(crate) header_case: HeaderCase,
     pub(crate) min_idle: usize,
     pub(crate) max_in_flight: usize,
@@ -70,6 +81,51 @@ pub(crate) struct Path {
     pub(crate) requests_per_connection: u64,
 }
 
+/// `health` of a path
+#[derive(Debug)]
+pub(crate) struct Health {
+    pub(crate) path: Option<Spanned<String>>,
+    pub(crate) status: Statuses,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) healthy_after: usize,
+    pub(crate) unhealthy_after: usize,
+}
+
+/// `eject` of a path
+#[derive(Debug)]
+pub(crate) struct Eject {
+    pub(crate) consecutive_failures: usize,
+    pub(crate) for_: Duration,
+    pub(crate) max_for: Duration,
+    pub(crate) max_share: Share,
+}
+
+/// `[retry]`
+#[derive(Debug)]
+pub(crate) struct Retry {
+    pub(crate) budget: Share,
+    pub(crate) per_request: usize,
+    pub(crate) methods: Methods,
+    pub(crate) buffer: u64,
+}
+
+/// `[failover]`
+#[derive(Debug)]
+pub(crate) struct Failover {
+    pub(crate) enabled: bool,
+    pub(crate) budget: Share,
+}
+
+/// `[dns]`
+#[derive(Debug)]
+pub(crate) struct Dns {
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) timeout: Duration,
+    pub(crate) ttl_min: Duration,
+    pub(crate) ttl_max: Duration,
+}
+
 /// `[split]`
 #[derive(Debug)]
 pub(crate) struct Split {
@@ -78,6 +134,7 @@ pub(crate) struct Split {
     pub(crate) force_header: Option<Spanned<String>>,
     pub(crate) force_from: ForceFrom,
     pub(crate) expose_path: bool,
+    pub(crate) paced_return: Duration,
 }
 
 /// `[[route]]`
@@ -104,8 +161,8 @@ pub(crate) struct AccessLog {
     pub(crate) format: LogFormat,
 }
 
-/// Most connections, waiting requests or threads that a config may ask for: more is a mistake.
-const COUNT_MAX: usize = 1_000_000;
+/// Most retries of one request: more would only multiply a backend's trouble.
+const RETRIES_MAX: usize = 5;
 
 /// A server on a thread pool gives a thread to each connection that has sent nothing yet, and waits:
 /// connections kept warm would take its threads while nothing happens.
@@ -138,6 +195,9 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let async_ = path(file.section("async"), ASYNC_MIN_IDLE);
     let split = split(file.section("split"));
     let routes: Vec<_> = file.sections("route").into_iter().map(route).collect();
+    let retry = retry(file.section("retry"));
+    let failover = failover(file.section("failover"));
+    let dns = dns(file.section("dns"));
     let drain = drain(file.section("drain"));
     let access_log = access_log(file.section("access_log"));
     file.finish();
@@ -150,6 +210,9 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
         async_,
         split,
         routes: routes.into_iter().flatten().collect(),
+        retry,
+        failover,
+        dns,
         drain,
         access_log,
     }
@@ -196,9 +259,14 @@ fn admin(mut table: Section<'_>) -> Admin {
 }
 
 fn path(mut table: Section<'_>, min_idle: usize) -> Path {
-    let endpoints = table.required::<Vec<Spanned<Endpoint>>>("endpoints");
+    let endpoints = table.required::<Vec<Spanned<EndpointConfig>>>("endpoints");
     let path = Path {
         endpoints: endpoints.map(Spanned::into_inner).unwrap_or_default(),
+        balance: table.or("balance", Balance::default()),
+        health: table.has("health").then(|| health(table.section("health"))),
+        eject: eject(table.section("eject")),
+        slow_start: time(&mut table, "slow_start", 10),
+        panic_below: table.or("panic_below", share(0.25)),
         header_case: table.or("header_case", HeaderCase::default()),
         min_idle: count(&mut table, "min_idle", min_idle),
         max_in_flight: count(&mut table, "max_in_flight", 0),
@@ -216,6 +284,66 @@ fn path(mut table: Section<'_>, min_idle: usize) -> Path {
     path
 }
 
+fn health(mut table: Section<'_>) -> Health {
+    let health = Health {
+        path: table.required("path"),
+        status: table.or("status", Statuses { first: 200, last: 399 }),
+        interval: positive(&mut table, "interval", 2),
+        timeout: positive(&mut table, "timeout", 1),
+        healthy_after: at_least_one(&mut table, "healthy_after", 2),
+        unhealthy_after: at_least_one(&mut table, "unhealthy_after", 3),
+    };
+    table.finish();
+    health
+}
+
+fn eject(mut table: Section<'_>) -> Eject {
+    let eject = Eject {
+        consecutive_failures: count(&mut table, "consecutive_failures", 5),
+        for_: positive(&mut table, "for", 10),
+        max_for: positive(&mut table, "max_for", 300),
+        max_share: table.or("max_share", share(0.5)),
+    };
+    table.finish();
+    eject
+}
+
+fn retry(mut table: Section<'_>) -> Retry {
+    let retry = Retry {
+        budget: table.or("budget", share(0.2)),
+        per_request: table.or("per_request", 1),
+        methods: table.or("methods", Methods::default()),
+        buffer: size(&mut table, "buffer", 64 << 10, 0..=16 << 20),
+    };
+    if retry.per_request > RETRIES_MAX {
+        let message = format!("is over the limit of {RETRIES_MAX}");
+        table.fault(table.span(), "per_request", message);
+    }
+    table.finish();
+    retry
+}
+
+fn failover(mut table: Section<'_>) -> Failover {
+    let failover =
+        Failover { enabled: table.or("enabled", false), budget: table.or("budget", share(0.2)) };
+    table.finish();
+    failover
+}
+
+fn dns(mut table: Section<'_>) -> Dns {
+    let dns = Dns {
+        servers: table.or("servers", Vec::new()),
+        timeout: positive(&mut table, "timeout", 2),
+        ttl_min: positive(&mut table, "ttl_min", 1),
+        ttl_max: positive(&mut table, "ttl_max", 300),
+    };
+    if dns.ttl_min > dns.ttl_max {
+        table.fault(table.span(), "ttl_min", "must not be over `ttl_max`");
+    }
+    table.finish();
+    dns
+}
+
 fn split(mut table: Section<'_>) -> Split {
     let split = Split {
         key: table.optional("key"),
@@ -223,6 +351,7 @@ fn split(mut table: Section<'_>) -> Split {
         force_header: table.optional("force_header"),
         force_from: table.or("force_from", ForceFrom::default()),
         expose_path: table.or("expose_path", false),
+        paced_return: time(&mut table, "paced_return", 0),
     };
     table.finish();
     split
@@ -254,54 +383,4 @@ fn access_log(mut table: Section<'_>) -> AccessLog {
     };
     table.finish();
     access_log
-}
-
-fn time(table: &mut Section<'_>, key: &str, default_seconds: u64) -> Duration {
-    table.or(key, Time(Duration::from_secs(default_seconds))).0
-}
-
-fn positive(table: &mut Section<'_>, key: &str, default_seconds: u64) -> Duration {
-    let default = Duration::from_secs(default_seconds);
-    let Some(value) = table.optional::<Time>(key) else {
-        return default;
-    };
-    if value.get_ref().0.is_zero() {
-        table.fault(value.span(), key, "must be over zero: each wait has a limit");
-    }
-    value.into_inner().0
-}
-
-fn count(table: &mut Section<'_>, key: &str, default: usize) -> usize {
-    let Some(value) = table.optional::<usize>(key) else {
-        return default;
-    };
-    if *value.get_ref() > COUNT_MAX {
-        table.fault(value.span(), key, format!("is over the limit of {COUNT_MAX}"));
-    }
-    value.into_inner()
-}
-
-fn at_least_one(table: &mut Section<'_>, key: &str, default: usize) -> usize {
-    let span = table.span();
-    let value = count(table, key, default);
-    if value == 0 {
-        table.fault(span, key, "must be at least 1");
-    }
-    value
-}
-
-fn size(
-    table: &mut Section<'_>,
-    key: &str,
-    default: u64,
-    range: std::ops::RangeInclusive<u64>,
-) -> u64 {
-    let Some(value) = table.optional::<Size>(key) else {
-        return default;
-    };
-    if !range.contains(&value.get_ref().0) {
-        let (low, high) = (range.start(), range.end());
-        table.fault(value.span(), key, format!("must be from {low} to {high} bytes"));
-    }
-    value.into_inner().0
 }

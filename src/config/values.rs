@@ -1,11 +1,12 @@
 //! The kinds of value that a config has, each parsed once into a type that can't be wrong.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::Method;
 use serde::{Deserialize, Deserializer, de};
 
 /// The longest time span that a config may name: more is a mistake.
@@ -22,7 +23,7 @@ macro_rules! from_text {
     )*};
 }
 
-from_text!(Time, Size, AdminAddress, Endpoint, LogTarget);
+from_text!(Time, Size, AdminAddress, LogTarget, Statuses);
 
 /// A time span: `"250ms"`, `"10s"`, `"5m"`, `"1h"`. Zero where a key says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,57 +150,6 @@ impl fmt::Display for AdminAddress {
     }
 }
 
-/// One address of a path: `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Name or address, without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl Endpoint {
-    /// The address, where the host is one; a name has to be resolved.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("`{text}` {why}");
-        let uri: http::Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(wrong("is https, which this version does not speak")),
-            Some(_) | None => return Err(wrong("must begin with http://")),
-        }
-        let authority = uri.authority().ok_or_else(|| wrong("has no host"))?;
-        if authority.as_str().contains('@') {
-            // Never repeated: it may be a password.
-            return Err("an endpoint must not contain a user or password".to_owned());
-        }
-        if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
-            return Err(wrong("must have no path: requests keep their own"));
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: authority.port_u16().unwrap_or(80) })
-    }
-}
-
 /// Where access log lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
@@ -235,6 +185,72 @@ pub enum HeaderCase {
     Preserve,
     /// `content-type`.
     Lower,
+}
+
+/// How an endpoint is picked for a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Of two random ones the one with fewer requests in flight.
+    #[default]
+    LeastRequest,
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// The statuses that a probe accepts: `"200"`, `"200-399"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statuses {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+}
+
+impl FromStr for Statuses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a status or a range such as \"200-399\"");
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| match text.parse::<u16>() {
+            Ok(status) if (200..=599).contains(&status) => Ok(status),
+            Ok(_) | Err(_) => Err(wrong()),
+        };
+        let (first, last) = (status(first)?, status(last)?);
+        if first > last { Err(wrong()) } else { Ok(Self { first, last }) }
+    }
+}
+
+/// The methods of requests that may be sent again although they may have been processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Methods(Vec<Method>);
+
+impl Methods {
+    /// Whether `method` is one of them.
+    #[must_use]
+    pub fn has(&self, method: &Method) -> bool {
+        self.0.contains(method)
+    }
+}
+
+impl Default for Methods {
+    /// The safe ones of RFC 9110 section 9.2.1.
+    fn default() -> Self {
+        Self(vec![Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE])
+    }
+}
+
+impl<'de> Deserialize<'de> for Methods {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        let method = |name: String| {
+            let is_name = name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+            let method = name.parse::<Method>().ok().filter(|_| is_name);
+            method.ok_or_else(|| de::Error::custom(format!("`{name}` is not a method")))
+        };
+        names.into_iter().map(method).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// Who may use the force header.
@@ -280,24 +296,6 @@ mod tests {
         for text in ["64KB", "KiB", "-1", "99999999999GiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn endpoints_are_plain_origins() {
-        for (text, shown) in [
-            ("http://127.0.0.1:9001", "127.0.0.1:9001"),
-            ("http://backend/", "backend:80"),
-            ("http://[::1]:80", "[::1]:80"),
-        ] {
-            assert_eq!(text.parse::<Endpoint>().map(|e| e.to_string()).as_deref(), Ok(shown));
-        }
-        for text in
-            ["127.0.0.1:9001", "http://a/x", "http://a?b", "https://a", "http://", "ftp://a"]
-        {
-            assert!(text.parse::<Endpoint>().is_err(), "{text}");
-        }
-        let error = "http://user:secret@a".parse::<Endpoint>().unwrap_err();
-        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

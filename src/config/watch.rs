@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::config::{hash, read_text};
-use crate::snapshot::Publisher;
+use crate::publisher::Publisher;
 
 /// The hash is taken at least this often.
 const POLL: Duration = Duration::from_millis(200);

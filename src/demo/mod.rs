@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::config::endpoint::Origin;
 use crate::demo::load::{Counts, Load};
 use crate::metrics::shard::Observed;
 use crate::vocab::{PerSide, Side};
@@ -78,10 +79,10 @@ pub fn run(file: &Path, rate: u32, seconds: Option<u64>) -> anyhow::Result<ExitC
 
 fn endpoint(config: &Config, side: Side) -> anyhow::Result<SocketAddr> {
     let endpoint = &config.paths.get(side).endpoints[0];
-    match endpoint.address() {
-        Some(address) if address.ip().is_loopback() => Ok(address),
-        Some(_) | None => {
-            bail!("the demo's {side} endpoint must be a loopback address: {endpoint}")
+    match endpoint.origin {
+        Origin::Address(address) if address.ip().is_loopback() => Ok(address),
+        Origin::Address(_) | Origin::Host { .. } | Origin::Service { .. } => {
+            bail!("the demo's {side} endpoint must be a loopback address: {}", endpoint.origin)
         }
     }
 }

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use crate::error::{ClientFault, PathFault};
-use crate::metrics::shard::{BOUNDS, Observed, RouteCells, Shard, Shared, SideCells};
-use crate::vocab::{Reason, RouteId, Side};
+use crate::metrics::shard::{
+    BOUNDS, Cell64, EndpointCells, Observed, RouteCells, Shard, Shared, SideCells,
+};
+use crate::upstream::endpoint::Member;
+use crate::upstream::fleet::Fleet;
+use crate::vocab::{Reason, Resend, RouteId, Side};
 
 /// Everything that the shards hold: name, help.
-const FAMILIES: [(&str, &str); 24] = [
+const FAMILIES: [(&str, &str); 32] = [
     ("cutover_requests_total", "Requests that ended, by path, route and status code."),
     ("cutover_request_duration_seconds", "Head received to last byte sent."),
     ("cutover_upstream_duration_seconds", "Request sent to response head."),
@@ -25,6 +30,14 @@ const FAMILIES: [(&str, &str); 24] = [
     ("cutover_response_bytes_total", "Body bytes to clients."),
     ("cutover_split_decisions_total", "Decisions by path and reason."),
     ("cutover_stale_connections_total", "Requests moved off a pooled connection found closed."),
+    ("cutover_retries_total", "Requests to be sent to another endpoint, by what became of them."),
+    ("cutover_failovers_total", "Requests to be sent to the other path, by what became of them."),
+    ("cutover_path_panic", "1 while all endpoints are used because too few are left."),
+    ("cutover_endpoint_up", "1 while an endpoint may take requests."),
+    ("cutover_endpoint_requests_in_flight", "Requests that an endpoint has now."),
+    ("cutover_endpoint_requests_total", "Requests sent to an endpoint, by result."),
+    ("cutover_endpoint_ejections_total", "Times that an endpoint was left out."),
+    ("cutover_health_checks_total", "Probes of an endpoint, by result."),
     ("cutover_endpoint_connections", "Connections to an endpoint, by state."),
     ("cutover_upstream_connects_total", "Connection attempts to an endpoint, by result."),
     ("cutover_connections_open", "Open client connections, by protocol."),
@@ -71,8 +84,9 @@ impl Collector for Families {
             page.side(side, &cells);
             page.routes(side, &cells, &names);
             let waiting = self.shared.waiting.get(side);
-            let depth = waiting.load(std::sync::atomic::Ordering::Relaxed);
+            let depth = waiting.load(Ordering::Relaxed);
             page.gauge("cutover_queue_depth", &[("path", side.name())], depth as u64);
+            page.fleet(side, self.shared.fleets.get(side));
         }
         page.clients(&self.shared.shards);
         page.workers(&self.shared.shards);
@@ -96,6 +110,14 @@ impl Page {
         self.counter("cutover_request_bytes_total", &path, sum(|c| c.request_bytes.get()));
         self.counter("cutover_response_bytes_total", &path, sum(|c| c.response_bytes.get()));
         self.counter("cutover_stale_connections_total", &path, sum(|c| c.stale.get()));
+        for result in Resend::ALL {
+            let labels = [("path", side.name()), ("result", result.name())];
+            let of = |of: fn(&SideCells) -> &[Cell64; Resend::ALL.len()]| {
+                cells.iter().map(|cells| of(cells)[result as usize].get()).sum()
+            };
+            self.counter("cutover_retries_total", &labels, of(|cells| &cells.retries));
+            self.counter("cutover_failovers_total", &labels, of(|cells| &cells.failovers));
+        }
         for (kind, number) in
             [("request", sum(|c| c.cut.get())), ("tunnel", sum(|c| c.cut_tunnels.get()))]
         {
@@ -114,6 +136,27 @@ impl Page {
             let labels = [("path", side.name()), ("reason", reason.name())];
             let number = cells.iter().map(|cells| cells.decisions[reason as usize].get()).sum();
             self.counter("cutover_split_decisions_total", &labels, number);
+        }
+    }
+
+    fn fleet(&mut self, side: Side, fleet: &Fleet) {
+        let path = ("path", side.name());
+        self.gauge("cutover_path_panic", &[path], u64::from(fleet.is_panic()));
+        for Member { endpoint, .. } in fleet.members().iter() {
+            let labels = [("endpoint", endpoint.label.as_str()), path];
+            self.gauge("cutover_endpoint_up", &labels, u64::from(endpoint.is_up()));
+            let load = endpoint.load() as u64;
+            self.gauge("cutover_endpoint_requests_in_flight", &labels, load);
+            let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+            let counts = &endpoint.counts;
+            let ejections = count(&counts.ejections);
+            self.counter("cutover_endpoint_ejections_total", &labels, ejections);
+            for (result, number) in
+                [("success", &counts.checks_passed), ("failure", &counts.checks_failed)]
+            {
+                let labels = [labels[0], path, ("result", result)];
+                self.counter("cutover_health_checks_total", &labels, count(number));
+            }
         }
     }
 
@@ -189,15 +232,16 @@ impl Page {
     }
 
     fn endpoints(&mut self, shards: &[Arc<Shard>]) {
-        let mut sums: BTreeMap<(&str, String), [u64; 4]> = BTreeMap::new();
+        let mut sums: BTreeMap<(&str, String), [u64; 6]> = BTreeMap::new();
         for cells in shards.iter().flat_map(|shard| shard.endpoints()) {
             let sum = sums.entry((cells.side.name(), cells.endpoint.clone())).or_default();
-            let numbers = [&cells.idle, &cells.busy, &cells.connected, &cells.failed];
+            let EndpointCells { idle, busy, connected, failed, answered, faults, .. } = &*cells;
+            let numbers = [idle, busy, connected, failed, answered, faults];
             for (sum, number) in sum.iter_mut().zip(numbers) {
                 *sum += number.get();
             }
         }
-        for ((path, endpoint), [idle, busy, connected, failed]) in sums {
+        for ((path, endpoint), [idle, busy, connected, failed, answered, faults]) in sums {
             let labels =
                 |name, value| [("endpoint", endpoint.as_str()), ("path", path), (name, value)];
             self.gauge("cutover_endpoint_connections", &labels("state", "idle"), idle);
@@ -205,6 +249,9 @@ impl Page {
             let connects = "cutover_upstream_connects_total";
             self.counter(connects, &labels("result", "success"), connected);
             self.counter(connects, &labels("result", "failure"), failed);
+            let requests = "cutover_endpoint_requests_total";
+            self.counter(requests, &labels("result", "success"), answered);
+            self.counter(requests, &labels("result", "failure"), faults);
         }
     }
 
@@ -275,14 +322,30 @@ fn metric(labels: &Labels<'_>) -> proto::Metric {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::metrics::Metrics;
+    use crate::upstream::eject::EjectRules;
+    use crate::upstream::endpoint::Endpoint;
+    use crate::upstream::fleet::FleetRules;
 
     #[test]
     fn every_family_has_help_and_is_described() {
         let metrics = Metrics::new(1).unwrap();
         metrics.shard(0).sides.get(Side::Legacy).route(RouteId(0)).codes.count(200);
         let _cells = metrics.shard(0).endpoint(Side::Legacy, "127.0.0.1:1");
+        let endpoint = Endpoint::new("127.0.0.1:1".to_owned(), Vec::new(), String::new());
+        let member = Member { endpoint: Arc::new(endpoint), weight: 1, priority: 0 };
+        let eject = EjectRules {
+            consecutive_failures: 0,
+            first: Duration::ZERO,
+            longest: Duration::ZERO,
+            share_max: 0.0,
+        };
+        let slow_start = Duration::ZERO;
+        let rules = FleetRules { eject, panic_below: 0.0, slow_start, is_probed: false };
+        metrics.fleet(Side::Legacy).set(Arc::new([member]), rules);
         let families = Families::new(metrics.shared.clone()).unwrap().collect();
         let mut names: Vec<_> = families.iter().map(|family| family.name().to_owned()).collect();
         let mut described: Vec<_> = FAMILIES.iter().map(|(name, _)| (*name).to_owned()).collect();

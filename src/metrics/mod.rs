@@ -16,6 +16,7 @@ use prometheus::{
 
 use crate::metrics::families::Families;
 use crate::metrics::shard::{Shard, Shared};
+use crate::upstream::fleet::Fleet;
 use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, RouteId, Side, Weight};
 
 /// All metrics of one process; built once and passed in.
@@ -29,6 +30,7 @@ pub struct Metrics {
     reload_timestamp: Gauge,
     config_hash: IntGaugeVec,
     drain_phase: IntGaugeVec,
+    dns_lookups: IntCounterVec,
 }
 
 impl Metrics {
@@ -40,6 +42,7 @@ impl Metrics {
         let shared = Arc::new(Shared {
             shards: (0..workers).map(|_| Arc::default()).collect(),
             waiting: PerSide::default(),
+            fleets: PerSide::from_fn(|side| Arc::new(Fleet::new(side))),
             routes: Mutex::new(vec![DEFAULT_ROUTE.to_owned()]),
         });
         let metrics = Self {
@@ -68,6 +71,10 @@ impl Metrics {
                 Opts::new("cutover_drain_state", "1 for the phase that the process is in."),
                 &["phase"],
             )?,
+            dns_lookups: IntCounterVec::new(
+                Opts::new("cutover_dns_lookups_total", "Lookups of host names, by result."),
+                &["result"],
+            )?,
             shared,
         };
         metrics.register()?;
@@ -82,6 +89,8 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         self.reloads.with_label_values(&["success"]);
         self.reloads.with_label_values(&["failure"]);
+        self.dns_lookups.with_label_values(&["success"]);
+        self.dns_lookups.with_label_values(&["failure"]);
         self.registry.register(Box::new(build))?;
         self.registry.register(Box::new(self.weight.clone()))?;
         self.registry.register(Box::new(self.reloads.clone()))?;
@@ -89,6 +98,7 @@ impl Metrics {
         self.registry.register(Box::new(self.reload_timestamp.clone()))?;
         self.registry.register(Box::new(self.config_hash.clone()))?;
         self.registry.register(Box::new(self.drain_phase.clone()))?;
+        self.registry.register(Box::new(self.dns_lookups.clone()))?;
         self.registry.register(Box::new(Families::new(self.shared.clone())?))?;
         #[cfg(target_os = "linux")]
         self.registry
@@ -112,6 +122,12 @@ impl Metrics {
     #[must_use]
     pub fn waiting(&self, side: Side) -> Arc<AtomicUsize> {
         self.shared.waiting.get(side).clone()
+    }
+
+    /// The endpoints of `side`, whose standing is shown.
+    #[must_use]
+    pub fn fleet(&self, side: Side) -> &Arc<Fleet> {
+        self.shared.fleets.get(side)
     }
 
     /// The place of the route `name` in all tables. A name keeps its place for the process's life,
@@ -152,6 +168,12 @@ impl Metrics {
     pub fn config_refused(&self) {
         self.reloads.with_label_values(&["failure"]).inc();
         self.reload_successful.set(0);
+    }
+
+    /// Counts one lookup of a host name.
+    pub fn dns_lookup(&self, answered: bool) {
+        let result = if answered { "success" } else { "failure" };
+        self.dns_lookups.with_label_values(&[result]).inc();
     }
 
     /// Shows the drain's phase: 1 for `current`, 0 for the others of `phases`.

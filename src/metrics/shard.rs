@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::error::{ClientFault, PathFault};
-use crate::vocab::{PerSide, ROUTES_MAX, Reason, RouteId, Side};
+use crate::upstream::fleet::Fleet;
+use crate::vocab::{PerSide, ROUTES_MAX, Reason, Resend, RouteId, Side};
 
 /// Upper bounds of the duration buckets, in seconds.
 pub const BOUNDS: [f64; 22] = [
@@ -172,8 +173,12 @@ pub struct SideCells {
     pub response_bytes: Cell64,
     /// Decisions by reason.
     pub decisions: [Cell64; Reason::ALL.len()],
-    /// Requests that went to a fresh connection because a pooled one was found closed.
+    /// Times that a request went to another connection because the backend had closed a pooled one.
     pub stale: Cell64,
+    /// Requests that were to be sent to another endpoint.
+    pub retries: [Cell64; Resend::ALL.len()],
+    /// Requests that were to be sent to the other path.
+    pub failovers: [Cell64; Resend::ALL.len()],
     /// Requests cut off at the end of a drain.
     pub cut: Cell64,
     /// Tunnels cut off in a drain.
@@ -223,6 +228,10 @@ pub struct EndpointCells {
     pub connected: Cell64,
     /// Connections that did not.
     pub failed: Cell64,
+    /// Requests that it answered, other than by saying that it is no use as a gateway.
+    pub answered: Cell64,
+    /// Requests that failed there.
+    pub faults: Cell64,
 }
 
 /// All counters of one worker.
@@ -266,6 +275,8 @@ impl Shard {
             busy: Cell64::default(),
             connected: Cell64::default(),
             failed: Cell64::default(),
+            answered: Cell64::default(),
+            faults: Cell64::default(),
         });
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|endpoint| endpoint.strong_count() > 0);
@@ -285,6 +296,7 @@ impl Shard {
 pub(crate) struct Shared {
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) waiting: PerSide<Arc<AtomicUsize>>,
+    pub(crate) fleets: PerSide<Arc<Fleet>>,
     pub(crate) routes: Mutex<Vec<String>>,
 }
 

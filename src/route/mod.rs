@@ -4,6 +4,7 @@
 //! Precedence for one request: route pin > forced by header > sticky key > even spread.
 
 pub mod head;
+pub mod pace;
 pub mod split;
 pub mod sticky;
 pub mod template;
@@ -46,20 +47,32 @@ pub struct Target {
     pub route: RouteId,
     /// The route's name.
     pub name: String,
-    /// The share of the async path.
+    /// The share of the async path that the operator wants.
     pub weight: Weight,
+    /// The share that it gets now: the same, or still on its way there.
+    pub applied: Weight,
     /// Never split: always this path.
     pub pin: Option<Side>,
 }
 
 impl Target {
-    /// The weight that is applied: a pin overrides the configured one.
+    /// The weight in effect now: a pin overrides any other.
     #[must_use]
     pub fn effective(&self) -> Weight {
+        self.unless_pinned(self.applied)
+    }
+
+    /// The weight that will be in effect once a paced return has ended.
+    #[must_use]
+    pub fn desired(&self) -> Weight {
+        self.unless_pinned(self.weight)
+    }
+
+    fn unless_pinned(&self, weight: Weight) -> Weight {
         match self.pin {
             Some(Side::Legacy) => Weight::ZERO,
             Some(Side::Async) => Weight::ONE,
-            None => self.weight,
+            None => weight,
         }
     }
 }
@@ -122,10 +135,10 @@ impl Rules {
         if let Some(key) = &self.key
             && let Some(bucket) = key.bucket(&self.salt, head)
         {
-            return (split::side(target.weight, bucket), Reason::Key);
+            return (split::side(target.applied, bucket), Reason::Key);
         }
-        let bucket = if target.weight.is_split() { split::spread(turn(target.route)) } else { 0 };
-        (split::side(target.weight, bucket), Reason::Spread)
+        let bucket = if target.applied.is_split() { split::spread(turn(target.route)) } else { 0 };
+        (split::side(target.applied, bucket), Reason::Spread)
     }
 
     fn forced(&self, head: &Head<'_>) -> Option<Side> {
@@ -150,6 +163,7 @@ mod tests {
             route: RouteId(id),
             name: name.to_owned(),
             weight: Weight::from_share(weight).unwrap(),
+            applied: Weight::from_share(weight).unwrap(),
             pin,
         };
         Rules {

@@ -28,6 +28,15 @@ pub trait Admittable {
     fn exchange(&self) -> &Rc<Exchange>;
 }
 
+/// A request that got no reply from its path.
+#[derive(Debug)]
+pub struct Failed<Q> {
+    /// Why, and by whose fault.
+    pub error: ProxyError,
+    /// The request, where the other path may answer it. Boxed: it is rare.
+    pub request: Option<Box<Q>>,
+}
+
 /// Puts a [`Gate`] in front of a path's service.
 #[derive(Clone, Debug)]
 pub struct Admission {
@@ -66,13 +75,13 @@ pub struct Admitted<R> {
 impl<S, Q> Service<Q> for Admit<S>
 where
     Q: Admittable,
-    S: Service<Q, Error = ProxyError> + Clone,
+    S: Service<Q, Error = Failed<Q>> + Clone,
 {
     type Response = Admitted<S::Response>;
-    type Error = ProxyError;
+    type Error = Failed<Q>;
     type Future = AdmitFuture<S, Q>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed<Q>>> {
         self.inner.poll_ready(cx)
     }
 
@@ -91,7 +100,7 @@ where
                     inner: self.inner.clone(),
                 }
             }
-            Entry::Full => Stage::Shed,
+            Entry::Full => Stage::Shed { request: Some(Box::new(request)) },
         };
         AdmitFuture { stage }
     }
@@ -110,7 +119,7 @@ pin_project! {
     enum Stage<S: Service<Q>, Q> {
         Waiting { wait: Wait, since: Instant, side: Side, request: Option<Q>, inner: S },
         Calling { slot: Option<Slot>, #[pin] future: S::Future },
-        Shed,
+        Shed { request: Option<Box<Q>> },
     }
 }
 
@@ -123,16 +132,17 @@ impl<S: Service<Q>, Q> fmt::Debug for AdmitFuture<S, Q> {
 impl<S, Q> Future for AdmitFuture<S, Q>
 where
     Q: Admittable,
-    S: Service<Q, Error = ProxyError>,
+    S: Service<Q, Error = Failed<Q>>,
 {
-    type Output = Result<Admitted<S::Response>, ProxyError>;
+    type Output = Result<Admitted<S::Response>, Failed<Q>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut stage = self.project().stage;
         loop {
             match stage.as_mut().project() {
-                StageProjection::Shed => {
-                    return Poll::Ready(Err(ProxyError::Path(PathFault::Shed)));
+                StageProjection::Shed { request } => {
+                    let error = ProxyError::Path(PathFault::Shed);
+                    return Poll::Ready(Err(Failed { error, request: request.take() }));
                 }
                 StageProjection::Waiting { wait, since, side, request, inner } => {
                     let waited = Pin::new(wait).poll(cx);
@@ -143,10 +153,12 @@ where
                     }
                     exchange.timer.disarm(Deadline::Upstream);
                     exchange.shard.sides.get(*side).queue_wait.observe(since.elapsed());
-                    let Poll::Ready(slot) = waited else {
-                        return Poll::Ready(Err(ProxyError::Path(PathFault::QueueTimeout)));
-                    };
                     let request = request.take().expect("taken only on leaving the queue");
+                    let Poll::Ready(slot) = waited else {
+                        let error = ProxyError::Path(PathFault::QueueTimeout);
+                        let request = Some(Box::new(request));
+                        return Poll::Ready(Err(Failed { error, request }));
+                    };
                     let future = inner.call(request);
                     stage.set(Stage::Calling { slot: Some(slot), future });
                 }

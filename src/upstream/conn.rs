@@ -3,25 +3,35 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryFutureExt;
+use futures_util::future::{Either, select};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::config::values::HeaderCase;
 use crate::error::PathFault;
-use crate::wire::body::{RequestBody, fault};
+use crate::wire::body::fault;
+use crate::wire::sent::{RecordedStream, SentHead};
 use crate::wire::socket::{JoinedStream, Scratch};
 use crate::wire::upgrade::TunnelEnd;
+use crate::wire::upload::RequestBody;
 
 /// The most memory that one connection reads ahead.
 const READ_AHEAD_MAX: usize = 400 * 1024;
+/// RFC 8305 section 5: the Connection Attempt Delay.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// The largest response head.
 const HEAD_MAX: usize = 64 * 1024;
 
@@ -30,6 +40,7 @@ pub struct Connection {
     sender: http1::SendRequest<RequestBody>,
     // Gets the socket back once the connection's HTTP has ended, for a tunnel.
     ended: oneshot::Receiver<(JoinedStream, Bytes)>,
+    sent: Rc<SentHead>,
     /// Requests that it has carried.
     pub served: u64,
 }
@@ -50,21 +61,22 @@ pub enum SendError {
 }
 
 impl Connection {
-    /// Connects. Cancel safe: a connection that is not wanted any more is closed.
+    /// Connects to whichever of `addresses` is up first. Cancel safe: a connection that is not wanted any more is closed.
     ///
     /// # Errors
     /// [`PathFault::Connect`].
     pub async fn open(
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         case: HeaderCase,
         scratch: Scratch,
     ) -> Result<Self, PathFault> {
-        let stream = TcpStream::connect(address).await.map_err(|_| PathFault::Connect)?;
+        let stream = dial(addresses).await.map_err(|_| PathFault::Connect)?;
         // Small requests go out at once; a socket that refuses the option works without it.
         let _ = stream.set_nodelay(true);
-        let io = TokioIo::new(JoinedStream::new(stream, scratch));
+        let sent = Rc::new(SentHead::default());
+        let io = RecordedStream::new(JoinedStream::new(stream, scratch), sent.clone());
         let (sender, connection) =
-            builder(case).handshake(io).await.map_err(|_| PathFault::Connect)?;
+            builder(case).handshake(TokioIo::new(io)).await.map_err(|_| PathFault::Connect)?;
         let (give_back, ended) = oneshot::channel();
         #[expect(clippy::disallowed_methods, reason = "ends with its socket or its sender")]
         tokio::task::spawn_local(async move {
@@ -72,10 +84,10 @@ impl Connection {
             if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
                 let parts = connection.into_parts();
                 // Without a tunnel nobody takes the socket back, and it closes here.
-                let _ = give_back.send((parts.io.into_inner(), parts.read_buf));
+                let _ = give_back.send((parts.io.into_inner().into_inner(), parts.read_buf));
             }
         });
-        Ok(Self { sender, ended, served: 0 })
+        Ok(Self { sender, ended, sent, served: 0 })
     }
 
     /// Whether the backend has closed it.
@@ -105,10 +117,17 @@ impl Connection {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + use<> {
         self.served += 1;
+        self.sent.await_head();
         self.sender.try_send_request(request).map_err(|mut error| match error.take_message() {
             Some(request) => SendError::NotSent(Box::new(request)),
             None => SendError::Failed(fault(error.error())),
         })
+    }
+
+    /// The head of the request that was sent last; `None` if nothing of it was written.
+    #[must_use]
+    pub fn sent(&self) -> Option<Request<()>> {
+        self.sent.request()
     }
 
     /// The socket, after a 101: `None` if the backend closed it already.
@@ -118,6 +137,31 @@ impl Connection {
         drop(sender);
         let (io, early) = ended.await.ok()?;
         Some(TunnelEnd { io, early })
+    }
+}
+
+/// Connects to one of up to two addresses, the first of which has a head start (RFC 8305, happy
+/// eyeballs): of a host with an IPv6 and an IPv4 address one may be unreachable.
+///
+/// # Errors
+/// What the last one says when none can be reached.
+pub async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let (first, second) = match addresses {
+        [] => return Err(io::ErrorKind::AddrNotAvailable.into()),
+        [only] => return TcpStream::connect(only).await,
+        [first, second, ..] => (first, second),
+    };
+    let mut first = pin!(TcpStream::connect(first));
+    if let Ok(connected) = timeout(HEAD_START, first.as_mut()).await {
+        return match connected {
+            Ok(stream) => Ok(stream),
+            Err(_) => TcpStream::connect(second).await,
+        };
+    }
+    match select(first, pin!(TcpStream::connect(second))).await {
+        Either::Left((Ok(stream), _)) | Either::Right((Ok(stream), _)) => Ok(stream),
+        Either::Left((Err(_), second)) => second.await,
+        Either::Right((Err(_), first)) => first.await,
     }
 }
 

@@ -1,106 +1,186 @@
-//! A path compiled for use: its endpoints with their addresses, its limits in ticks.
+//! One endpoint of a path: where it is, and how it is doing, for all workers and the control plane.
 //!
-//! Made once for each config on the control plane, where names may be resolved; workers only read.
+//! Atomics only. What changes with each request (its load) has a cache line of its own; what changes
+//! with its standing is read when a worker's roster is made anew. Only the fleet changes a standing.
 
-use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::config::PathConfig;
-use crate::config::values::HeaderCase;
-use crate::tick::Span;
+use crate::upstream::balance::{Candidate, Health};
+use crate::upstream::eject::Ejection;
 
-/// A path's limits and endpoints.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Where requests go.
-    pub endpoints: Vec<Target>,
-    /// How header names are written.
-    pub header_case: HeaderCase,
-    /// Connections kept warm for each worker and endpoint.
-    pub min_idle: usize,
-    /// Requests at once; 0 is unlimited.
-    pub max_in_flight: usize,
-    /// Requests that may wait.
-    pub queue_depth: usize,
-    /// How long each may wait.
-    pub queue: Span,
-    /// For a connection to come up.
-    pub connect: Span,
-    /// The same, off a request's way.
-    pub connect_timeout: Duration,
-    /// Request sent to response head.
-    pub response: Span,
-    /// For the next piece of a response body.
-    pub idle: Span,
-    /// For the whole exchange.
-    pub deadline: Span,
-    /// Idle connections kept for each endpoint by one worker.
-    pub pool_idle: usize,
-    /// How long one is kept, in ticks.
-    pub pool_idle_for: Span,
-    /// Requests on one connection; 0 is unlimited.
-    pub requests_per_connection: u64,
+/// The share of its weight with which an endpoint starts.
+const WARMTH_MIN: f64 = 0.1;
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Address and port; the label of metrics.
+    pub label: String,
+    /// Its addresses, the preferred one first: of two families the connection that is up first wins.
+    pub addresses: Vec<SocketAddr>,
+    /// Host and port as configured: what probes send as Host.
+    pub authority: String,
+    load: Load,
+    health: AtomicU8,
+    is_ejected: AtomicBool,
+    failures: AtomicU32,
+    // Milliseconds since the fleet's origin, of when it came back or appeared; 0: it is warm.
+    warming_since: AtomicU64,
+    pub(super) ejection: Mutex<Ejection>,
+    /// What is counted of it beside its connections.
+    pub counts: Counts,
 }
 
-/// One endpoint and where it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Host and port as configured; the label of metrics.
-    pub name: String,
-    /// Its address.
-    pub address: SocketAddr,
+/// What is counted of one endpoint, by the control plane or where requests fail.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Probes that passed.
+    pub checks_passed: AtomicU64,
+    /// Probes that failed.
+    pub checks_failed: AtomicU64,
+    /// Times that it was ejected.
+    pub ejections: AtomicU64,
 }
 
-/// A host name without an address.
-#[derive(Debug, thiserror::Error)]
-#[error("can't resolve endpoint {name}: {source}")]
-pub struct Unresolved {
-    name: String,
-    source: std::io::Error,
-}
+// A cache line of its own: two workers write it.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Load(AtomicUsize);
 
-impl Plan {
-    /// Compiles a path for `workers` workers, resolving names: may block.
-    ///
-    /// # Errors
-    /// When a name has no address.
-    pub fn new(config: &PathConfig, workers: usize) -> Result<Self, Unresolved> {
-        let endpoints = config.endpoints.iter().map(|endpoint| {
-            let name = endpoint.to_string();
-            let address = match endpoint.address() {
-                Some(address) => address,
-                None => resolve(&endpoint.host, endpoint.port)
-                    .map_err(|source| Unresolved { name: name.clone(), source })?,
-            };
-            Ok(Target { name, address })
-        });
-        Ok(Self {
-            endpoints: endpoints.collect::<Result<_, Unresolved>>()?,
-            header_case: config.header_case,
-            min_idle: config.min_idle.min(config.pool_idle),
-            max_in_flight: config.max_in_flight,
-            queue_depth: config.queue_depth,
-            queue: Span::from_duration(config.queue_timeout),
-            connect: Span::from_duration(config.connect_timeout),
-            connect_timeout: config.connect_timeout,
-            response: Span::from_duration(config.response_timeout),
-            idle: Span::from_duration(config.idle_timeout),
-            deadline: Span::from_duration(config.request_deadline),
-            pool_idle: config.pool_idle.div_ceil(workers.max(1)),
-            pool_idle_for: Span::from_duration(config.pool_idle_timeout),
-            requests_per_connection: config.requests_per_connection,
-        })
+impl Counts {
+    /// Counts a probe.
+    pub fn checked(&self, passed: bool) {
+        let count = if passed { &self.checks_passed } else { &self.checks_failed };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn resolve(host: &str, port: u16) -> std::io::Result<SocketAddr> {
-    let none = || std::io::Error::other("the name has no address");
-    (host, port).to_socket_addrs()?.next().ok_or_else(none)
+/// An endpoint as one config, or one answer of DNS, has it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The endpoint.
+    pub endpoint: std::sync::Arc<Endpoint>,
+    /// Its share of requests relative to the others'.
+    pub weight: u32,
+    /// Lower ones go first.
+    pub priority: u16,
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+impl Endpoint {
+    /// An endpoint of which nothing is known yet.
+    #[must_use]
+    pub fn new(label: String, addresses: Vec<SocketAddr>, authority: String) -> Self {
+        Self {
+            label,
+            addresses,
+            authority,
+            load: Load::default(),
+            health: AtomicU8::new(Health::Unchecked as u8),
+            is_ejected: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            warming_since: AtomicU64::new(0),
+            ejection: Mutex::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Requests that it has now, over all workers.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        self.load.0.load(Ordering::Relaxed)
+    }
+
+    /// One request more.
+    pub fn enter(&self) {
+        self.load.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One request less.
+    pub fn leave(&self) {
+        self.load.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What the probes say.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            health if health == Health::Up as u8 => Health::Up,
+            health if health == Health::Down as u8 => Health::Down,
+            _ => Health::Unchecked,
+        }
+    }
+
+    /// Whether it is left out because requests to it failed.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.is_ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may take requests, as far as anyone knows.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.health() != Health::Down && !self.is_ejected()
+    }
+
+    /// A request to it was answered: failures before it are no longer in a row.
+    pub fn succeeded(&self) {
+        // Read first: nearly always there is nothing to reset, and no other worker's line to take.
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request to it failed; how many in a row that makes.
+    pub(super) fn failed(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ejected(&self, is_ejected: bool) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.is_ejected.store(is_ejected, Ordering::Relaxed);
+    }
+
+    /// From `now` on its weight grows from a tenth to the whole.
+    pub(super) fn start_slowly(&self, now: Duration) {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.warming_since.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// The share of its weight that it has at `now`, a tenth to 1, when starting takes `slow_start`.
+    fn warmth(&self, now: Duration, slow_start: Duration) -> f64 {
+        let since = Duration::from_millis(self.warming_since.load(Ordering::Relaxed));
+        if since.is_zero() {
+            return 1.0;
+        }
+        let warm = now.saturating_sub(since).as_secs_f64() / slow_start.as_secs_f64();
+        if warm < 1.0 {
+            return warm.max(WARMTH_MIN);
+        }
+        // Zero divided by zero comes here too: there is no slow start.
+        self.warming_since.store(0, Ordering::Relaxed);
+        1.0
+    }
+}
+
+impl Member {
+    /// The endpoint as the choice sees it at `now`, and whether that will change by time alone.
+    #[must_use]
+    pub fn candidate(&self, now: Duration, slow_start: Duration) -> (Candidate, bool) {
+        let Self { endpoint, weight, priority } = self;
+        let warmth = endpoint.warmth(now, slow_start);
+        let candidate = Candidate {
+            health: endpoint.health(),
+            is_ejected: endpoint.is_ejected(),
+            weight: f64::from(*weight) * warmth,
+            priority: *priority,
+        };
+        (candidate, warmth < 1.0)
     }
 }

@@ -17,14 +17,17 @@ use crate::error::PathFault;
 use crate::metrics::shard::EndpointCells;
 use crate::tick::{Span, Ticks};
 use crate::upstream::conn::Connection;
-use crate::upstream::endpoint::{Plan, Target};
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::plan::Plan;
 use crate::wire::socket::Scratch;
 
 /// The connections to one endpoint.
 pub struct Pool {
-    target: Target,
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// This worker's counters of it.
+    pub cells: Arc<EndpointCells>,
     case: HeaderCase,
-    cells: Arc<EndpointCells>,
     ticks: Rc<Ticks>,
     scratch: Scratch,
     limits: Cell<Limits>,
@@ -50,7 +53,7 @@ struct Idle {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Pool").field("endpoint", &self.endpoint.label).finish_non_exhaustive()
     }
 }
 
@@ -58,16 +61,16 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(
-        target: Target,
+        endpoint: Arc<Endpoint>,
         plan: &Plan,
         cells: Arc<EndpointCells>,
         ticks: Rc<Ticks>,
         scratch: Scratch,
     ) -> Rc<Self> {
         Rc::new(Self {
-            target,
-            case: plan.header_case,
+            endpoint,
             cells,
+            case: plan.header_case,
             ticks,
             scratch,
             limits: Cell::new(limits(plan)),
@@ -77,10 +80,10 @@ impl Pool {
         })
     }
 
-    /// Whether this pool can go on serving `target` under `plan`.
+    /// Whether this pool can go on serving `endpoint` under `plan`.
     #[must_use]
-    pub fn fits(&self, target: &Target, plan: &Plan) -> bool {
-        self.target == *target && self.case == plan.header_case
+    pub fn fits(&self, endpoint: &Arc<Endpoint>, plan: &Plan) -> bool {
+        Arc::ptr_eq(&self.endpoint, endpoint) && self.case == plan.header_case
     }
 
     /// Takes over the limits of a new plan.
@@ -114,7 +117,7 @@ impl Pool {
         // Counted as failed unless it comes up, also when a deadline drops this future.
         let mut attempt = Attempt { cells: &self.cells, up: false };
         let connection =
-            Connection::open(self.target.address, self.case, self.scratch.clone()).await?;
+            Connection::open(&self.endpoint.addresses, self.case, self.scratch.clone()).await?;
         attempt.up = true;
         Ok(self.lease(connection))
     }

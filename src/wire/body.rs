@@ -1,9 +1,7 @@
-//! The bodies in both directions: counted, timed, capped, and blamed on the side that broke them.
+//! A reply's body on its way to a client: counted, timed, and blamed on the path if that broke it.
 //!
-//! Neither holds more than one piece: what the other side does not take is not read. A request
-//! body marks the client's faults in its [`Exchange`], so that no error that surfaces at the
-//! backend's connection is charged to the path. A reply body owns what must last until its end (the
-//! upstream connection, the admission slot, the record) as its `Tail`.
+//! Holds no more than one piece: what the client does not take is not read. It owns what must last
+//! until its end (the upstream connection, the admission slot, the record) as its `Tail`.
 
 use std::error::Error;
 use std::fmt;
@@ -30,105 +28,10 @@ pub enum BodyError {
     /// The backend's body is broken or late.
     #[error("reply body: {}", .0.name())]
     Path(PathFault),
+    /// The request was sent again elsewhere, or is about to be.
+    #[error("request body: sent elsewhere")]
+    Abandoned,
 }
-
-// === impl RequestBody ===
-
-/// A client's body on its way to a backend.
-pub struct RequestBody {
-    source: Option<Incoming>,
-    exchange: Rc<Exchange>,
-    left: u64,
-}
-
-impl fmt::Debug for RequestBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBody").field("left", &self.left).finish_non_exhaustive()
-    }
-}
-
-impl RequestBody {
-    /// The body `source`, of which `bytes_max` may come.
-    #[must_use]
-    pub fn new(source: Incoming, exchange: Rc<Exchange>, bytes_max: u64) -> Self {
-        let source = (!source.is_end_stream()).then_some(source);
-        Self { source, exchange, left: bytes_max }
-    }
-
-    /// Whether the request has no body.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.source.is_none()
-    }
-
-    fn end(&mut self) {
-        self.source = None;
-        self.exchange.upload_ends();
-    }
-
-    fn fail(&mut self, fault: ClientFault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.exchange.blame(fault);
-        self.end();
-        Poll::Ready(Some(Err(BodyError::Client(fault))))
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Some(source) = &mut this.source else {
-            return Poll::Ready(None);
-        };
-        match Pin::new(source).poll_frame(cx) {
-            Poll::Pending => {
-                this.exchange.await_upload();
-                Poll::Pending
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                this.exchange.upload_progress(bytes);
-                match this.left.checked_sub(bytes as u64) {
-                    Some(left) => this.left = left,
-                    None => return this.fail(ClientFault::BodyTooLarge),
-                }
-                if this.source.as_ref().is_none_or(Body::is_end_stream) {
-                    this.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            // Broken chunks, or an end before the announced length: never the path's fault.
-            Poll::Ready(Some(Err(_))) => this.fail(ClientFault::BodyCut),
-            Poll::Ready(None) => {
-                this.end();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.source.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        if self.source.is_some() {
-            self.exchange.upload_ends();
-        }
-    }
-}
-
-// === impl ReplyBody ===
 
 /// How a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,8 @@ pub mod headers;
 pub mod host;
 pub mod present;
 pub mod scan;
+pub mod sent;
 pub mod socket;
 pub mod trace;
 pub mod upgrade;
+pub mod upload;

@@ -247,7 +247,9 @@ fn every_key_of_the_config_is_in_the_reference() {
             let line = line.trim_start_matches(['#', ' ']);
             let is_key =
                 line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-            is_key || line.contains(&format!("[{key}]")) || line.contains(&format!("or {key} ="))
+            let is_table =
+                [format!("[{key}]"), format!(".{key}]")].iter().any(|t| line.contains(t));
+            is_key || is_table || line.contains(&format!("or {key} ="))
         })
     };
     assert!(keys.len() >= 40, "{keys:?}");

@@ -1,0 +1,59 @@
+//! A path's reply becomes one for the client: step 8 of a request's way, before its body.
+
+use http::{HeaderValue, Response, StatusCode, Version};
+
+use crate::error::{PathFault, ProxyError};
+use crate::forward::{Hold, Reply};
+use crate::journal::Record;
+use crate::tick::Span;
+use crate::wire::body::Source;
+use crate::wire::headers::{self, X_CUTOVER_PATH};
+
+/// A reply on its way to the client.
+pub(crate) struct Onward {
+    pub(crate) head: http::response::Parts,
+    pub(crate) source: Source,
+    pub(crate) kept: Option<Kept>,
+}
+
+/// What a backend's reply keeps until its end.
+pub(crate) struct Kept {
+    pub(crate) hold: Hold,
+    pub(crate) keeps_for: Option<Span>,
+    pub(crate) switched: bool,
+}
+
+/// One second less than the backend says: our request must be there before it closes.
+fn keep_span(seconds: u64) -> Span {
+    Span::from_duration(std::time::Duration::from_secs(seconds.saturating_sub(1)))
+}
+
+/// 8: a path's reply becomes one for the client.
+pub(crate) fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<Onward, ProxyError> {
+    let Reply { mut head, source, hold } = reply;
+    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switched && !switching {
+        // A 101 that nobody asked for (RFC 9110 section 7.8).
+        return Err(ProxyError::Path(PathFault::Protocol));
+    }
+    let keeps_for = headers::clean_response(&mut head.headers, switched)
+        .map_err(|_odd_coding| ProxyError::Path(PathFault::Protocol))?
+        .map(keep_span);
+    head.version = Version::HTTP_11;
+    let side = record.side();
+    if record.view().snapshot.config.split.expose_path
+        && let Some(side) = side
+    {
+        head.headers.insert(X_CUTOVER_PATH, HeaderValue::from_static(side.name()));
+    }
+    Ok(Onward { head, source, kept: Some(Kept { hold, keeps_for, switched }) })
+}
+
+/// `Max-Forwards: 0` on OPTIONS (RFC 9110 section 7.6.2).
+pub(crate) fn answer_options() -> Onward {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    response.headers_mut().insert(http::header::ALLOW, allow);
+    Onward { head: response.into_parts().0, source: Source::Empty, kept: None }
+}

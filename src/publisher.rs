@@ -1,0 +1,343 @@
+//! The one place that publishes a snapshot.
+//!
+//! A new config, a new answer of DNS and a step of a paced return all come here: each is checked and
+//! built whole, then one pointer is swapped, then what changed is recorded. Workers look once a
+//! request, so no request ever sees two configs.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::endpoint::Origin;
+use crate::config::{Config, ConfigError, Fault};
+use crate::dns::lookup::lookup_blocking;
+use crate::metrics::Metrics;
+use crate::record::{Change, ChangeLog, now};
+use crate::route::Target;
+use crate::route::pace::Pace;
+use crate::snapshot::{Snapshot, State, compile, fault};
+use crate::upstream::fleet::Fleet;
+use crate::upstream::gate::Gate;
+use crate::upstream::locate::Location;
+use crate::vocab::{DEFAULT_ROUTE, PerSide, Side, Weight};
+
+/// The last attempt to reload, for the admin API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadState {
+    /// Why the last one was refused; empty if it was applied.
+    pub faults: Vec<String>,
+}
+
+/// Publishes snapshots.
+#[derive(Debug)]
+pub struct Publisher {
+    current: Arc<ArcSwap<Snapshot>>,
+    gates: PerSide<Arc<Gate>>,
+    metrics: Arc<Metrics>,
+    workers: usize,
+    file: PathBuf,
+    changes: Mutex<ChangeLog>,
+    reload: Mutex<ReloadState>,
+    // Held for a whole reload: the one that reads last must publish last.
+    reloading: Mutex<()>,
+    // Held while one publishes.
+    state: Mutex<State>,
+    published: watch::Sender<()>,
+    control: Handle,
+    origin: Instant,
+}
+
+impl Publisher {
+    /// Publishes the first config. Its host names have no endpoints until `control`, the control
+    /// plane's runtime, runs and has resolved them.
+    ///
+    /// # Errors
+    /// When the config can't be put in force, or the state directory not be written to.
+    pub fn new(
+        config: Config,
+        file: PathBuf,
+        metrics: Arc<Metrics>,
+        workers: usize,
+        control: Handle,
+    ) -> anyhow::Result<Self> {
+        let changes = ChangeLog::open(&config.state_dir).map_err(|error| {
+            anyhow::anyhow!("can't write to state_dir {}: {error}", config.state_dir.display())
+        })?;
+        let gates = PerSide::from_fn(|side| Gate::new(metrics.waiting(side)));
+        let state = State::default();
+        let first = compile(Arc::new(config), &state, &metrics, (workers, Duration::ZERO))
+            .map_err(|faults| ConfigError::Faults { path: file.clone(), faults })?;
+        let publisher = Self {
+            current: Arc::new(ArcSwap::from_pointee(first)),
+            gates,
+            metrics,
+            workers,
+            file,
+            changes: Mutex::new(changes),
+            reload: Mutex::default(),
+            reloading: Mutex::default(),
+            state: Mutex::new(state),
+            published: watch::Sender::new(()),
+            control,
+            origin: Instant::now(),
+        };
+        let first = publisher.current();
+        publisher.put_in_force(&first);
+        publisher.show_applied(&first);
+        publisher.note("start", None, "", &first.config.weight.to_string());
+        Ok(publisher)
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Where workers look for the snapshot in force.
+    #[must_use]
+    pub fn source(&self) -> Arc<ArcSwap<Snapshot>> {
+        self.current.clone()
+    }
+
+    /// Tells of each snapshot that is published from now on.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
+    }
+
+    /// What all workers share of a path: its gate and its endpoints.
+    #[must_use]
+    pub fn shared(&self, side: Side) -> (Arc<Gate>, Arc<Fleet>) {
+        (self.gates.get(side).clone(), self.metrics.fleet(side).clone())
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The config file.
+    #[must_use]
+    pub fn file(&self) -> &std::path::Path {
+        &self.file
+    }
+
+    /// How the last reload ended.
+    #[must_use]
+    pub fn reload_state(&self) -> ReloadState {
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the file and puts it in force, or leaves everything as it is. May block on disk and
+    /// name resolution, and waits for a reload that runs already.
+    ///
+    /// # Errors
+    /// For all that is wrong with the file, or what of it can't change while running.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let reloaded = Config::load(&self.file).and_then(|config| self.publish(config));
+        let faults = match &reloaded {
+            Ok(()) => Vec::new(),
+            Err(error) => {
+                tracing::error!(%error, "config refused, the old one stays in force");
+                self.metrics.config_refused();
+                error.to_string().lines().map(str::to_owned).collect()
+            }
+        };
+        *self.reload.lock().unwrap_or_else(PoisonError::into_inner) = ReloadState { faults };
+        reloaded
+    }
+
+    fn publish(&self, config: Config) -> Result<(), ConfigError> {
+        let old = self.current();
+        let keys = old.config.fixed_changes(&config);
+        if !keys.is_empty() {
+            return Err(ConfigError::Fixed { keys });
+        }
+        let refused = |faults| ConfigError::Faults { path: self.file.clone(), faults };
+        let answers = self.resolve_new(&config).map_err(refused)?;
+        let config = Arc::new(config);
+        let mut state = self.lock();
+        let mut next = State { answers: state.answers.clone(), paces: HashMap::new() };
+        // What DNS has said meanwhile is newer.
+        answers.into_iter().for_each(|(name, locations)| {
+            next.answers.entry(name).or_insert(locations);
+        });
+        next.answers.retain(|name, _| is_configured(&config, name));
+        // From where each target is at this moment, which another answer of DNS may have moved.
+        let old = self.current();
+        next.paces = self.paces(&old, &config, &state.paces);
+        let new = self.compile(config, &next).map_err(refused)?;
+        *state = next;
+        self.swap(&new);
+        drop(state);
+        self.show_applied(&new);
+        self.note_changes(&old, &new);
+        Ok(())
+    }
+
+    /// The answers for names that the config in force does not have.
+    fn resolve_new(&self, config: &Config) -> Result<Vec<(Origin, Vec<Location>)>, Vec<Fault>> {
+        let known = self.lock().answers.clone();
+        let names = origins(config).filter(|name| is_name(name) && !known.contains_key(name));
+        let names: HashSet<Origin> = names.cloned().collect();
+        let answers = lookup_blocking(&self.control, names.into_iter().collect(), &config.dns)
+            .map_err(|error| fault("endpoints", error.to_string()))?;
+        Ok(answers.into_iter().map(|(name, answer)| (name, answer.locations)).collect())
+    }
+
+    /// The names in force, and whether each has an answer.
+    #[must_use]
+    pub fn names(&self) -> HashMap<Origin, bool> {
+        let state = self.lock();
+        let snapshot = self.current();
+        origins(&snapshot.config)
+            .filter(|name| is_name(name))
+            .map(|name| (name.clone(), state.answers.contains_key(name)))
+            .collect()
+    }
+
+    /// Takes over what DNS answers, and publishes it if it is news.
+    pub fn resolved(&self, answers: Vec<(Origin, Vec<Location>)>) {
+        let mut state = self.lock();
+        let snapshot = self.current();
+        let mut is_news = false;
+        for (name, locations) in answers {
+            if is_configured(&snapshot.config, &name) {
+                let old = state.answers.insert(name, locations.clone());
+                is_news |= old.as_ref() != Some(&locations);
+            }
+        }
+        if is_news {
+            self.republish(&state, &snapshot);
+        }
+    }
+
+    /// Walks the paced returns on. To be called a few times a second.
+    pub fn step(&self) {
+        let mut state = self.lock();
+        if !state.paces.is_empty() {
+            let now = self.origin.elapsed();
+            state.paces.retain(|_, pace| pace.at(now).is_some());
+            self.republish(&state, &self.current());
+        }
+    }
+
+    /// Whether any path has an endpoint that may take requests.
+    #[must_use]
+    pub fn has_any_up(&self) -> bool {
+        Side::ALL.iter().any(|side| self.metrics.fleet(*side).has_any_up())
+    }
+
+    /// The same config with what has changed around it.
+    fn republish(&self, state: &State, snapshot: &Snapshot) {
+        match self.compile(snapshot.config.clone(), state) {
+            Ok(new) => self.swap(&new),
+            // It was compiled before, and the names of its routes are known.
+            Err(faults) => tracing::error!(?faults, "can't publish the config in force again"),
+        }
+    }
+
+    fn compile(&self, config: Arc<Config>, state: &State) -> Result<Arc<Snapshot>, Vec<Fault>> {
+        let at = (self.workers, self.origin.elapsed());
+        compile(config, state, &self.metrics, at).map(Arc::new)
+    }
+
+    fn swap(&self, new: &Arc<Snapshot>) {
+        self.current.store(new.clone());
+        self.put_in_force(new);
+        // Nobody follows before the control plane runs.
+        self.published.send_replace(());
+    }
+
+    fn put_in_force(&self, snapshot: &Snapshot) {
+        for (side, plan) in snapshot.plans.iter() {
+            self.gates.get(side).set(plan.max_in_flight, plan.queue_depth);
+            self.metrics.fleet(side).set(plan.members.clone(), plan.fleet);
+        }
+        let configured = snapshot
+            .rules
+            .targets()
+            .map(|target| (&*target.name, target.weight, target.effective()));
+        self.metrics.set_weights(configured);
+    }
+
+    fn show_applied(&self, snapshot: &Snapshot) {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since_1970.map_or(0.0, |span| span.as_secs_f64());
+        self.metrics.config_applied(&snapshot.config.hash, seconds);
+    }
+
+    /// The way back of each route whose weight falls.
+    fn paces(
+        &self,
+        old: &Snapshot,
+        config: &Config,
+        known: &HashMap<String, Pace>,
+    ) -> HashMap<String, Pace> {
+        let (now, span) = (self.origin.elapsed(), config.split.paced_return);
+        let weights = config.routes.iter().map(|route| (route.name.as_str(), route.weight));
+        weights
+            .chain([(DEFAULT_ROUTE, config.weight)])
+            .filter_map(|(name, desired)| {
+                let present = old.rules.targets().find(|target| target.name == name)?.applied;
+                let pace = Pace::plan(known.get(name).copied(), present, desired, now, span)?;
+                Some((name.to_owned(), pace))
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_changes(&self, old: &Snapshot, new: &Snapshot) {
+        let (from, to) = (&old.config.hash, &new.config.hash);
+        tracing::info!(from, to, weight = %new.config.weight, "config applied");
+        if from != to {
+            self.note("config", None, from, to);
+        }
+        for target in new.rules.targets() {
+            let before = old.rules.targets().find(|old| old.name == target.name);
+            let before = before.map_or(Weight::ZERO, Target::desired);
+            let after = target.desired();
+            if before != after {
+                let route = target.name.as_str();
+                tracing::info!(route, from = %before, to = %after, "weight changed");
+                let (before, after) = (before.to_string(), after.to_string());
+                self.note("weight", Some(route), &before, &after);
+            }
+        }
+    }
+
+    /// Appends to the change log what changed, from what, to what.
+    pub fn note(&self, what: &str, route: Option<&str>, from: &str, to: &str) {
+        let config = &self.current().config.hash;
+        let change = Change { time: now(), what, route, from, to, config };
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).append(&change);
+    }
+}
+
+fn origins(config: &Config) -> impl Iterator<Item = &Origin> {
+    let endpoints = config.paths.iter().flat_map(|(_, path)| &path.endpoints);
+    endpoints.map(|endpoint| &endpoint.origin)
+}
+
+fn is_name(origin: &Origin) -> bool {
+    match origin {
+        Origin::Address(_) => false,
+        Origin::Host { .. } | Origin::Service { .. } => true,
+    }
+}
+
+fn is_configured(config: &Config, name: &Origin) -> bool {
+    origins(config).any(|origin| origin == name)
+}

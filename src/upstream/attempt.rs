@@ -1,0 +1,285 @@
+//! The attempts of one request at one path: at an endpoint, and where that fails and it is safe, at
+//! others.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, request};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::config::Retry;
+use crate::config::values::HeaderCase;
+use crate::error::{PathFault, ProxyError};
+use crate::tick::Deadline;
+use crate::upstream::admit::{Admittable, Failed};
+use crate::upstream::balance::Tried;
+use crate::upstream::conn::{Connection, SendError};
+use crate::upstream::path::{Path, Visit};
+use crate::upstream::pool::{Lease, Pool};
+use crate::upstream::retry::{Progress, may_fail_over, may_retry};
+use crate::upstream::wait::{blame, within};
+use crate::vocab::Resend;
+use crate::wire::exchange::Exchange;
+use crate::wire::upload::{Replay, RequestBody};
+
+/// A request on its way to a backend.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The request, cleaned.
+    pub request: Request<RequestBody>,
+    /// Its client connection's state.
+    pub exchange: Rc<Exchange>,
+}
+
+impl Admittable for Outbound {
+    fn exchange(&self) -> &Rc<Exchange> {
+        &self.exchange
+    }
+}
+
+/// A response whose body is to come, and the connection that carries it.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The response.
+    pub response: Response<Incoming>,
+    /// Its connection.
+    pub lease: Lease,
+    /// Its place among the requests of its endpoint.
+    pub visit: Visit,
+}
+
+/// Sends a request to one endpoint, and where that fails and it is safe, to others.
+///
+/// A pooled connection that the backend closed while the request was on its way to it is nobody's
+/// fault: the request moves on to another connection, without a charge to the path or the budget. If
+/// nothing was sent it moves on for as long as the pool lasts, otherwise once, to a new connection.
+///
+/// Bounded in its size too: this future lies in each connection's memory, idle ones included.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
+pub fn attempt(
+    path: Rc<Path>,
+    outbound: Outbound,
+) -> impl Future<Output = Result<Inbound, Failed<Outbound>>> {
+    async move {
+        let Outbound { mut request, exchange } = outbound;
+        path.retries.deposit(path.plan.retry.budget, path.ticks.now());
+        let cells = exchange.shard.sides.get(path.side);
+        let mut tried = Tried::default();
+        loop {
+            let Some((index, visit)) = path.pick(&tried) else {
+                let error = ProxyError::Path(PathFault::NoEndpoint);
+                let request = Some(Box::new(Outbound { request, exchange: exchange.clone() }));
+                return Err(Failed { error, request });
+            };
+            let mut was_stale = false;
+            let failure = loop {
+                let (mut lease, is_fresh) = match lease(&path, &visit, &exchange, was_stale).await {
+                    Ok(leased) => leased,
+                    Err(error) => break Failure::unsent(error, request),
+                };
+                if lease.is_last() {
+                    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                let spare = Spare::of(&mut request, &path.plan.retry, path.plan.header_case);
+                exchange.await_path(path.plan.response);
+                let sent_at = Instant::now();
+                let mut sending = pin!(lease.connection().send(request));
+                match within(&exchange, PathFault::ResponseTimeout, sending.as_mut()).await {
+                    Ok(Ok(response)) => {
+                        cells.upstream_duration.observe(sent_at.elapsed());
+                        exchange.reply_begins();
+                        visit.answered(response.status());
+                        if !tried.is_empty() {
+                            cells.retries[Resend::Success as usize].add(1);
+                        }
+                        return Ok(Inbound { response, lease, visit });
+                    }
+                    Ok(Err(SendError::NotSent(unsent))) if is_fresh => {
+                        break Failure::unsent(ProxyError::Path(PathFault::Reset), *unsent);
+                    }
+                    Ok(Err(SendError::NotSent(unsent))) => {
+                        cells.stale.add(1);
+                        request = *unsent;
+                    }
+                    Ok(Err(SendError::Failed(fault))) => {
+                        let error = blame(&exchange, fault);
+                        let is_stale = !is_fresh && error == ProxyError::Path(PathFault::Reset);
+                        let failure = Failure::sent(error, spare, lease.connection());
+                        match failure.request {
+                            Again::Request(again) if is_stale => {
+                                cells.stale.add(1);
+                                was_stale = true;
+                                request = *again;
+                            }
+                            again => break Failure { request: again, ..failure },
+                        }
+                    }
+                    Err(error) => break Failure::sent(error, spare, lease.connection()),
+                }
+            };
+            if let ProxyError::Path(_) = failure.error {
+                visit.failed();
+            }
+            tried.add(index);
+            drop(visit);
+            request = after(&path, failure, &exchange, &tried)?;
+        }
+    }
+}
+
+/// A connection that takes a request, and whether it is new: a pooled one, unless `only_new`.
+async fn lease(
+    path: &Path,
+    visit: &Visit,
+    exchange: &Exchange,
+    only_new: bool,
+) -> Result<(Lease, bool), ProxyError> {
+    loop {
+        let pooled = if only_new { None } else { visit.pool.check_out() };
+        let is_fresh = pooled.is_none();
+        let mut lease = match pooled {
+            Some(lease) => lease,
+            None => connect(path, &visit.pool, exchange).await?,
+        };
+        if is_ready(path, &mut lease, exchange).await? {
+            return Ok((lease, is_fresh));
+        }
+        if is_fresh {
+            return Err(ProxyError::Path(PathFault::Reset));
+        }
+        exchange.shard.sides.get(path.side).stale.add(1);
+    }
+}
+
+/// Whether a connection takes a request. Nearly always it says so at once; one that has to settle
+/// first is waited for no longer than a new one would be.
+async fn is_ready(path: &Path, lease: &mut Lease, exchange: &Exchange) -> Result<bool, ProxyError> {
+    if lease.connection().is_ready() {
+        return Ok(true);
+    }
+    exchange.timer.arm(Deadline::Upstream, path.plan.connect);
+    let mut settling = pin!(lease.connection().ready());
+    within(exchange, PathFault::ConnectTimeout, settling.as_mut()).await
+}
+
+/// Boxed: most requests find a connection, and need no room for the making of one.
+async fn connect(path: &Path, pool: &Rc<Pool>, exchange: &Exchange) -> Result<Lease, ProxyError> {
+    exchange.timer.arm(Deadline::Upstream, path.plan.connect);
+    let mut connecting = Box::pin(pool.connect());
+    let connected = within(exchange, PathFault::ConnectTimeout, connecting.as_mut()).await?;
+    connected.map_err(ProxyError::Path)
+}
+
+/// What becomes of a request that failed at an endpoint: `Ok` if it is sent again.
+fn after(
+    path: &Path,
+    failure: Failure,
+    exchange: &Rc<Exchange>,
+    tried: &Tried,
+) -> Result<Request<RequestBody>, Failed<Outbound>> {
+    let Failure { error, progress, request } = failure;
+    let retry = &path.plan.retry;
+    let cells = exchange.shard.sides.get(path.side);
+    let counted = |resend: Resend| cells.retries[resend as usize].add(1);
+    if tried.number() > 1 {
+        counted(Resend::Failure);
+    }
+    let gone = Failed { error, request: None };
+    // Once the whole exchange is late, nobody waits for another attempt.
+    if matches!(error, ProxyError::Client(..)) || exchange.timer.expired(Deadline::Exchange) {
+        return Err(gone);
+    }
+    let may_again = tried.number() <= retry.per_request && retry.budget > 0.0;
+    let may_again = may_again && path.has_other(tried);
+    let request = match request {
+        Again::Request(request) => *request,
+        Again::Never => return Err(gone),
+        Again::TooLarge => {
+            if may_again {
+                counted(Resend::TooLarge);
+            }
+            return Err(gone);
+        }
+    };
+    let method = request.method();
+    if may_again && may_retry(error, progress, method, &retry.methods) {
+        if path.retries.withdraw(path.ticks.now()) {
+            return Ok(request);
+        }
+        counted(Resend::OverBudget);
+    }
+    let may_fail_over = may_fail_over(error, progress, method, &retry.methods);
+    let outbound = || Box::new(Outbound { request, exchange: exchange.clone() });
+    Err(Failed { error, request: may_fail_over.then(outbound) })
+}
+
+/// A request that failed at one endpoint.
+struct Failure {
+    error: ProxyError,
+    progress: Progress,
+    request: Again,
+}
+
+impl Failure {
+    fn unsent(error: ProxyError, request: Request<RequestBody>) -> Self {
+        Self { error, progress: Progress::NotSent, request: Again::Request(Box::new(request)) }
+    }
+
+    fn sent(error: ProxyError, spare: Option<Spare>, connection: &Connection) -> Self {
+        let request = spare.map_or(Again::Never, |spare| spare.again(connection));
+        Self { error, progress: Progress::MayBeProcessed, request }
+    }
+}
+
+/// Whether there is a request to send again.
+enum Again {
+    Request(Box<Request<RequestBody>>),
+    /// Its body has outgrown the buffer.
+    TooLarge,
+    /// Its method forbids it.
+    Never,
+}
+
+/// What it takes to send a request again whose method allows it: its body, and its head from the
+/// connection that wrote it. That has lost how the client wrote the names of fields, so where they are
+/// to be preserved the head is copied.
+struct Spare {
+    replay: Replay,
+    head: Option<Box<request::Parts>>,
+}
+
+impl Spare {
+    fn of(request: &mut Request<RequestBody>, retry: &Retry, case: HeaderCase) -> Option<Self> {
+        if !retry.methods.has(request.method()) {
+            return None;
+        }
+        let replay = request.body_mut().keep(retry.buffer);
+        let head = match case {
+            HeaderCase::Title | HeaderCase::Lower => None,
+            HeaderCase::Preserve => {
+                let mut copy = Request::new(());
+                copy.method_mut().clone_from(request.method());
+                copy.uri_mut().clone_from(request.uri());
+                copy.headers_mut().clone_from(request.headers());
+                copy.extensions_mut().clone_from(request.extensions());
+                Some(Box::new(copy.into_parts().0))
+            }
+        };
+        Some(Self { replay, head })
+    }
+
+    fn again(self, connection: &Connection) -> Again {
+        let head = match self.head {
+            Some(head) => Some(*head),
+            None => connection.sent().map(|request| request.into_parts().0),
+        };
+        match (head, self.replay.body()) {
+            (Some(head), Some(body)) => Again::Request(Box::new(Request::from_parts(head, body))),
+            (Some(_), None) => Again::TooLarge,
+            (None, _) => Again::Never,
+        }
+    }
+}

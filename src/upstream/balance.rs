@@ -1,0 +1,353 @@
+//! Which endpoint takes the next request: who may, and whose turn it is.
+//!
+//! Pure: standings, loads and draws are arguments. `least_request` compares two random endpoints and
+//! takes the one with fewer requests in flight. That is nearly as even as asking all of them, and
+//! unlike "the least loaded of all" it does not send a herd of requests to one endpoint that has just
+//! come back (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 1996). An endpoint
+//! that answers slowly has more in flight, so it gets less; one whose turn comes regardless does not.
+
+use std::collections::BTreeSet;
+
+use crate::config::values::Balance;
+
+/// What the probes say of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing yet, or nobody asks.
+    #[default]
+    Unchecked,
+    /// It answers as it should.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// An endpoint, as the choice sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// What the probes say.
+    pub health: Health,
+    /// Whether it is out because requests to it failed.
+    pub is_ejected: bool,
+    /// Its share of requests relative to the others', over zero.
+    pub weight: f64,
+    /// Lower ones go first (RFC 2782); the next only when too few of these are left.
+    pub priority: u16,
+}
+
+/// The endpoints that take requests, as their standing is now.
+#[derive(Debug, Default)]
+pub struct Roster {
+    seats: Vec<Seat>,
+    weight: f64,
+    is_even: bool,
+    is_panic: bool,
+}
+
+#[derive(Debug)]
+struct Seat {
+    index: usize,
+    weight: f64,
+    // How much its turn has come near, for round robin.
+    turn: f64,
+}
+
+/// Endpoints that a request has been to. Few: a request has few retries.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(Vec<usize>);
+
+impl Tried {
+    /// Notes that the request has been to endpoint `index`.
+    pub fn add(&mut self, index: usize) {
+        self.0.push(index);
+    }
+
+    /// How many it has been to.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has been to none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn has(&self, index: usize) -> bool {
+        self.0.contains(&index)
+    }
+}
+
+impl Roster {
+    /// Those of `candidates` that may take requests. When in no priority a share of at least
+    /// `panic_below` is left, all are used: a few would only be overrun by what all of them carried,
+    /// and what calls most endpoints dead is more likely wrong itself.
+    #[must_use]
+    pub fn new(candidates: &[Candidate], panic_below: f64) -> Self {
+        let is_known =
+            |candidate: &Candidate| candidate.health == Health::Up && !candidate.is_ejected;
+        let any_up = candidates.iter().any(is_known);
+        let may = |candidate: &Candidate| {
+            let is_sound = match candidate.health {
+                Health::Up => true,
+                // Until the first probes are back, nobody is known to be better.
+                Health::Unchecked => !any_up,
+                Health::Down => false,
+            };
+            is_sound && !candidate.is_ejected
+        };
+        let priorities: BTreeSet<u16> = candidates.iter().map(|c| c.priority).collect();
+        let enough = priorities.into_iter().find(|priority| {
+            let group = || candidates.iter().filter(|c| c.priority == *priority);
+            let left = group().filter(|c| may(c)).count();
+            left > 0 && ratio(left, group().count()) >= panic_below
+        });
+        let seats = candidates.iter().enumerate().filter(|(_, candidate)| match enough {
+            Some(priority) => candidate.priority == priority && may(candidate),
+            None => true,
+        });
+        let seats: Vec<_> = seats
+            .map(|(index, candidate)| Seat { index, weight: candidate.weight, turn: 0.0 })
+            .collect();
+        let first = seats.first().map_or(1.0, |seat| seat.weight);
+        Self {
+            weight: seats.iter().map(|seat| seat.weight).sum(),
+            #[expect(clippy::float_cmp, reason = "equal configured weights are equal to the bit")]
+            is_even: seats.iter().all(|seat| seat.weight == first),
+            is_panic: enough.is_none() && !candidates.is_empty(),
+            seats,
+        }
+    }
+
+    /// Whether too few are left, so that all are used.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.is_panic
+    }
+
+    /// Whether there is an endpoint for a request that has been to those in `tried`.
+    #[must_use]
+    pub fn has_other(&self, tried: &Tried) -> bool {
+        self.seats.iter().any(|seat| !tried.has(seat.index))
+    }
+
+    /// The endpoint for a request that has been to those in `tried`: none if there is no other.
+    /// `draw` is uniform over its range, `load` the number of requests that an endpoint has.
+    pub fn pick(
+        &mut self,
+        balance: Balance,
+        draw: u64,
+        tried: &Tried,
+        load: impl Fn(usize) -> usize,
+    ) -> Option<usize> {
+        if !tried.0.is_empty() {
+            return self.pick_again(balance, draw, tried, load);
+        }
+        match balance {
+            Balance::LeastRequest => self.least_request(draw, load),
+            Balance::RoundRobin => self.round_robin(),
+        }
+    }
+
+    /// The same among those that are left. Only a retry comes here.
+    fn pick_again(
+        &self,
+        balance: Balance,
+        draw: u64,
+        tried: &Tried,
+        load: impl Fn(usize) -> usize,
+    ) -> Option<usize> {
+        let left: Vec<_> = self.seats.iter().filter(|seat| !tried.has(seat.index)).collect();
+        let seats = left.iter().map(|seat| Seat { index: seat.index, ..**seat });
+        let mut rest = Self {
+            seats: seats.collect(),
+            weight: left.iter().map(|seat| seat.weight).sum(),
+            is_even: self.is_even,
+            is_panic: self.is_panic,
+        };
+        rest.pick(balance, draw, &Tried::default(), load)
+    }
+
+    fn least_request(&self, draw: u64, load: impl Fn(usize) -> usize) -> Option<usize> {
+        let [first, second] = match &self.seats[..] {
+            [] => return None,
+            [only] => return Some(only.index),
+            many => {
+                let first = self.draw(draw >> 32, None);
+                [&many[first], &many[self.draw(draw & 0xFFFF_FFFF, Some(first))]]
+            }
+        };
+        // Requests for each unit of weight, this one included.
+        #[expect(clippy::cast_precision_loss, reason = "requests in flight are far below 2^53")]
+        let cost = |seat: &Seat| (load(seat.index) + 1) as f64 / seat.weight;
+        Some(if cost(second) < cost(first) { second.index } else { first.index })
+    }
+
+    /// A seat by its weight, other than `not`; `draw` is below 2^32.
+    fn draw(&self, draw: u64, not: Option<usize>) -> usize {
+        let others = self.seats.len() - usize::from(not.is_some());
+        if self.is_even {
+            let place = ((draw * others as u64) >> 32) as usize;
+            return place + usize::from(not.is_some_and(|not| place >= not));
+        }
+        #[expect(clippy::cast_precision_loss, reason = "below 2^32")]
+        let share = draw as f64 / 4_294_967_296.0;
+        let mut left = share * (self.weight - not.map_or(0.0, |not| self.seats[not].weight));
+        let mut last = 0;
+        for (place, seat) in self.seats.iter().enumerate().filter(|(place, _)| not != Some(*place))
+        {
+            last = place;
+            left -= seat.weight;
+            if left < 0.0 {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Weighted and smooth: of weights 2 and 1 the turns are a b a, not a a b.
+    fn round_robin(&mut self) -> Option<usize> {
+        for seat in &mut self.seats {
+            seat.turn += seat.weight;
+        }
+        let next = self.seats.iter_mut().reduce(
+            |best, seat| {
+                if seat.turn > best.turn { seat } else { best }
+            },
+        )?;
+        next.turn -= self.weight;
+        Some(next.index)
+    }
+}
+
+/// `part` of `all`, which is not zero.
+fn ratio(part: usize, all: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a path has few endpoints")]
+    let ratio = part as f64 / all as f64;
+    ratio
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UP: Candidate =
+        Candidate { health: Health::Up, is_ejected: false, weight: 1.0, priority: 0 };
+    const DOWN: Candidate = Candidate { health: Health::Down, ..UP };
+    const OUT: Candidate = Candidate { is_ejected: true, ..UP };
+    const NEW: Candidate = Candidate { health: Health::Unchecked, ..UP };
+
+    /// Uniform enough, and the same in each run.
+    fn draws() -> impl Iterator<Item = u64> {
+        (1_u64..).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(17) ^ n)
+    }
+
+    /// How often each of `number` endpoints is picked in 10,000 requests that all have ended.
+    fn shares(candidates: &[Candidate], balance: Balance) -> Vec<u32> {
+        let mut roster = Roster::new(candidates, 0.25);
+        let mut counts = vec![0; candidates.len()];
+        for draw in draws().take(10_000) {
+            let index = roster.pick(balance, draw, &Tried::default(), |_| 0).unwrap();
+            counts[index] += 1;
+        }
+        counts
+    }
+
+    fn seats(candidates: &[Candidate]) -> (Vec<usize>, bool) {
+        let roster = Roster::new(candidates, 0.25);
+        (roster.seats.iter().map(|seat| seat.index).collect(), roster.is_panic)
+    }
+
+    #[test]
+    fn who_takes_requests() {
+        let standby = Candidate { priority: 1, ..UP };
+        for (candidates, expected, is_panic) in [
+            (&[][..], &[][..], false),
+            (&[UP, UP, UP], &[0, 1, 2], false),
+            (&[UP, DOWN, OUT], &[0], false),
+            // Nobody was asked yet, or nobody asks.
+            (&[NEW, NEW], &[0, 1], false),
+            (&[NEW, OUT], &[0], false),
+            // One that appeared waits for its first probe while others are known to be up.
+            (&[UP, NEW], &[0], false),
+            (&[DOWN, NEW], &[1], false),
+            // Fewer than a quarter: all.
+            (&[UP, DOWN, DOWN, DOWN], &[0], false),
+            (&[UP, DOWN, DOWN, DOWN, DOWN], &[0, 1, 2, 3, 4], true),
+            (&[DOWN], &[0], true),
+            (&[OUT, DOWN], &[0, 1], true),
+            // The next priority steps in when too few of the first are left.
+            (&[UP, standby], &[0], false),
+            (&[DOWN, standby], &[1], false),
+            (&[DOWN, Candidate { priority: 1, ..DOWN }], &[0, 1], true),
+        ] {
+            assert_eq!(seats(candidates), (expected.to_vec(), is_panic), "{candidates:?}");
+        }
+    }
+
+    #[test]
+    fn requests_go_by_weight() {
+        let weights = [1.0, 2.0, 5.0].map(|weight| Candidate { weight, ..UP });
+        let counts = shares(&weights, Balance::RoundRobin);
+        assert_eq!(counts, [1_250, 2_500, 6_250]);
+        let even = shares(&[UP; 4], Balance::LeastRequest);
+        assert!(even.iter().all(|count| (2_300..2_700).contains(count)), "{even:?}");
+        let two = [1.0, 3.0].map(|weight| Candidate { weight, ..UP });
+        // With two endpoints both are always compared: load decides, which the loads below show.
+        let mut roster = Roster::new(&two, 0.25);
+        let mut load = [0, 0];
+        for draw in draws().take(400) {
+            let tried = Tried::default();
+            load[roster.pick(Balance::LeastRequest, draw, &tried, |i| load[i]).unwrap()] += 1;
+        }
+        assert!((98..=102).contains(&load[0]), "{load:?}");
+    }
+
+    #[test]
+    fn round_robin_is_smooth() {
+        let two = [2.0, 1.0].map(|weight| Candidate { weight, ..UP });
+        let mut roster = Roster::new(&two, 0.25);
+        let turns: Vec<_> = (0..6).filter_map(|_| roster.round_robin()).collect();
+        assert_eq!(turns, [0, 1, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn of_two_the_one_with_fewer_in_flight_is_taken() {
+        let mut roster = Roster::new(&[UP, UP], 0.25);
+        for draw in draws().take(100) {
+            let tried = Tried::default();
+            let pick = roster.pick(Balance::LeastRequest, draw, &tried, |index| [5, 4][index]);
+            assert_eq!(pick, Some(1));
+        }
+    }
+
+    #[test]
+    fn two_different_ones_are_always_compared() {
+        let uneven = [1.0, 100.0, 1.0].map(|weight| Candidate { weight, ..UP });
+        for candidates in [&[UP; 3][..], &uneven] {
+            let roster = Roster::new(candidates, 0.25);
+            for draw in draws().take(10_000) {
+                let first = roster.draw(draw >> 32, None);
+                assert_ne!(first, roster.draw(draw & 0xFFFF_FFFF, Some(first)));
+            }
+        }
+        let ends = Roster::new(&uneven, 0.25);
+        assert_eq!((ends.draw(0, None), ends.draw(u64::from(u32::MAX), None)), (0, 2));
+        assert_eq!((ends.draw(0, Some(0)), ends.draw(u64::from(u32::MAX), Some(2))), (1, 1));
+    }
+
+    #[test]
+    fn a_retry_goes_elsewhere_or_nowhere() {
+        for balance in [Balance::LeastRequest, Balance::RoundRobin] {
+            let mut roster = Roster::new(&[UP; 3], 0.25);
+            let mut tried = Tried::default();
+            for _ in 0..3 {
+                let index = roster.pick(balance, 7 << 40, &tried, |_| 0).unwrap();
+                assert!(!tried.has(index));
+                tried.add(index);
+            }
+            assert_eq!(roster.pick(balance, 7 << 40, &tried, |_| 0), None);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The endpoints of one path with their standing, shared by all workers and the control plane.
+//!
+//! The only place that changes a standing, and it tells each change once, with from, to and why.
+//! Workers compare one number to learn that something changed. Nothing here is locked on a request's
+//! way, but where the request failed.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::upstream::balance::{Health, Roster};
+use crate::upstream::eject::EjectRules;
+use crate::upstream::endpoint::{Endpoint, Member};
+use crate::vocab::Side;
+
+/// The endpoints of one path.
+#[derive(Debug)]
+pub struct Fleet {
+    side: Side,
+    origin: Instant,
+    changes: AtomicU64,
+    is_panic: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    members: Arc<[Member]>,
+    rules: Option<FleetRules>,
+}
+
+/// What a config says of a path's endpoints together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FleetRules {
+    /// When endpoints are ejected.
+    pub eject: EjectRules,
+    /// The share that must be left, or all are used.
+    pub panic_below: f64,
+    /// How long one that comes back or appears takes to its full weight.
+    pub slow_start: Duration,
+    /// Whether endpoints are probed.
+    pub is_probed: bool,
+}
+
+impl Fleet {
+    /// A path without endpoints.
+    #[must_use]
+    pub fn new(side: Side) -> Self {
+        Self {
+            side,
+            origin: Instant::now(),
+            changes: AtomicU64::new(0),
+            is_panic: AtomicBool::new(false),
+            state: Mutex::new(State { members: Arc::new([]), rules: None }),
+        }
+    }
+
+    /// The time as the fleet counts it.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// A number that is another one after each change.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether too few endpoints are left, so that all are used.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.is_panic.load(Ordering::Relaxed)
+    }
+
+    /// The endpoints in force.
+    #[must_use]
+    pub fn members(&self) -> Arc<[Member]> {
+        self.lock().members.clone()
+    }
+
+    /// The endpoint called `label` at `addresses`: the known one with its standing, or a new one.
+    #[must_use]
+    pub fn endpoint(
+        &self,
+        label: &str,
+        addresses: &[SocketAddr],
+        authority: &str,
+    ) -> Arc<Endpoint> {
+        let members = self.members();
+        let known = members.iter().map(|member| &member.endpoint).find(|known| {
+            known.label == label && known.addresses == addresses && known.authority == authority
+        });
+        known.cloned().unwrap_or_else(|| {
+            Arc::new(Endpoint::new(label.to_owned(), addresses.to_vec(), authority.to_owned()))
+        })
+    }
+
+    /// Puts endpoints in force. One that appears beside others starts slowly.
+    pub fn set(&self, members: Arc<[Member]>, rules: FleetRules) {
+        let now = self.now();
+        let mut state = self.lock();
+        let old = std::mem::replace(&mut state.members, members);
+        let has = |members: &[Member], wanted: &Arc<Endpoint>| {
+            members.iter().any(|member| Arc::ptr_eq(&member.endpoint, wanted))
+        };
+        for Member { endpoint, .. } in state.members.iter() {
+            if !rules.is_probed {
+                endpoint.set_health(Health::Unchecked);
+            }
+            if !has(&old, endpoint) {
+                if !old.is_empty() {
+                    endpoint.start_slowly(now);
+                }
+                tracing::info!(path = %self.side, endpoint = endpoint.label, "endpoint added");
+            }
+        }
+        for Member { endpoint, .. } in old.iter().filter(|old| !has(&state.members, &old.endpoint))
+        {
+            tracing::info!(path = %self.side, endpoint = endpoint.label, "endpoint removed");
+        }
+        state.rules = Some(rules);
+        self.changed(&state);
+    }
+
+    /// A request to `endpoint` failed.
+    pub fn failed(&self, endpoint: &Endpoint) {
+        let failures = endpoint.failed();
+        let now = self.now();
+        let state = self.lock();
+        let Some(FleetRules { eject, .. }) = &state.rules else {
+            return;
+        };
+        let is_due = eject.consecutive_failures != 0 && failures >= eject.consecutive_failures;
+        if !is_due || endpoint.is_ejected() {
+            return;
+        }
+        let out = state.members.iter().filter(|member| member.endpoint.is_ejected()).count();
+        if !eject.allow(out, state.members.len()) {
+            return;
+        }
+        let mut ejection = endpoint.ejection.lock().unwrap_or_else(PoisonError::into_inner);
+        let span = ejection.begin(now, eject);
+        endpoint.set_ejected(true);
+        endpoint.counts.ejections.fetch_add(1, Ordering::Relaxed);
+        let (path, endpoint) = (self.side, &endpoint.label);
+        tracing::warn!(%path, endpoint, from = "in", to = "ejected", failures, ?span, "endpoint");
+        self.changed(&state);
+    }
+
+    /// The probes of `endpoint` have come to another result.
+    pub fn checked(&self, endpoint: &Endpoint, health: Health, why: &str) {
+        let state = self.lock();
+        let before = endpoint.health();
+        if before == health {
+            return;
+        }
+        endpoint.set_health(health);
+        if before == Health::Down {
+            endpoint.start_slowly(self.now());
+        }
+        let (path, endpoint) = (self.side, &endpoint.label);
+        tracing::warn!(%path, endpoint, from = ?before, to = ?health, why, "endpoint");
+        self.changed(&state);
+    }
+
+    /// Takes those back whose ejection has ended. To be called a few times a second.
+    pub fn take_back(&self) {
+        let now = self.now();
+        let state = self.lock();
+        let mut changed = false;
+        for Member { endpoint, .. } in state.members.iter().filter(|m| m.endpoint.is_ejected()) {
+            let ejection = endpoint.ejection.lock().unwrap_or_else(PoisonError::into_inner);
+            if ejection.until <= now {
+                endpoint.set_ejected(false);
+                endpoint.start_slowly(now);
+                let (path, endpoint) = (self.side, &endpoint.label);
+                tracing::info!(%path, endpoint, from = "ejected", to = "in", "endpoint");
+                changed = true;
+            }
+        }
+        if changed {
+            self.changed(&state);
+        }
+    }
+
+    /// Whether any endpoint may take requests, as far as anyone knows.
+    #[must_use]
+    pub fn has_any_up(&self) -> bool {
+        self.lock().members.iter().any(|member| member.endpoint.is_up())
+    }
+
+    fn changed(&self, state: &State) {
+        let Some(rules) = &state.rules else {
+            return;
+        };
+        let now = self.now();
+        let candidates: Vec<_> =
+            state.members.iter().map(|member| member.candidate(now, rules.slow_start).0).collect();
+        let is_panic = Roster::new(&candidates, rules.panic_below).is_panic();
+        if self.is_panic.swap(is_panic, Ordering::Relaxed) != is_panic {
+            let path = self.side;
+            let (from, to) = if is_panic { ("sound", "all") } else { ("all", "sound") };
+            tracing::warn!(%path, from, to, "endpoints used");
+        }
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,303 @@
+//! A client's body on its way to a backend: counted, timed, capped, and kept where it may have to be
+//! sent again.
+//!
+//! Marks the client's faults in its [`Exchange`], so that no error that surfaces at the backend's
+//! connection is charged to the path. Of a body that is not kept no more than one piece is held.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::error::ClientFault;
+use crate::wire::body::BodyError;
+use crate::wire::exchange::Exchange;
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+/// A client's body on its way to a backend.
+pub struct RequestBody(Feed);
+
+enum Feed {
+    Empty,
+    Once(Upload),
+    Kept { kept: Rc<Kept>, turn: u32, next: usize },
+}
+
+/// The body as it comes from the client.
+struct Upload {
+    source: Option<Incoming>,
+    exchange: Rc<Exchange>,
+    left: u64,
+}
+
+/// A body that may be sent again: what came of it so far.
+struct Kept {
+    upload: RefCell<Upload>,
+    pieces: RefCell<Vec<Piece>>,
+    bytes_left: Cell<usize>,
+    keeps: Cell<Keeps>,
+    // The number of the body that is on its way; those before it are abandoned.
+    turn: Cell<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    All,
+    Outgrown,
+    Nothing,
+}
+
+#[derive(Clone)]
+enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+/// The way to send a body again. Dropped, what was kept is let go as it is sent.
+pub struct Replay(Option<Rc<Kept>>);
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Feed::Empty => "Empty",
+            Feed::Once(_) => "Once",
+            Feed::Kept { .. } => "Kept",
+        })
+    }
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replay")
+    }
+}
+
+// === impl RequestBody ===
+
+impl RequestBody {
+    /// The body `source`, of which `bytes_max` may come.
+    #[must_use]
+    pub fn new(source: Incoming, exchange: Rc<Exchange>, bytes_max: u64) -> Self {
+        if source.is_end_stream() {
+            return Self(Feed::Empty);
+        }
+        Self(Feed::Once(Upload { source: Some(source), exchange, left: bytes_max }))
+    }
+
+    /// Whether the request has no body.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self.0, Feed::Empty)
+    }
+
+    /// From now on up to `bytes_max` of the body are kept, to be sent again.
+    pub fn keep(&mut self, bytes_max: usize) -> Replay {
+        let kept = match std::mem::replace(&mut self.0, Feed::Empty) {
+            Feed::Empty => return Replay(None),
+            Feed::Once(upload) => Rc::new(Kept {
+                upload: RefCell::new(upload),
+                pieces: RefCell::default(),
+                bytes_left: Cell::new(bytes_max),
+                keeps: Cell::new(Keeps::All),
+                turn: Cell::new(0),
+            }),
+            Feed::Kept { kept, .. } => {
+                if kept.keeps.get() == Keeps::Nothing {
+                    kept.keeps.set(Keeps::All);
+                }
+                kept
+            }
+        };
+        self.0 = Feed::Kept { turn: kept.turn.get(), kept: kept.clone(), next: 0 };
+        Replay(Some(kept))
+    }
+}
+
+impl Replay {
+    /// The body from its beginning; `None` if it had outgrown the buffer.
+    #[must_use]
+    pub fn body(&self) -> Option<RequestBody> {
+        let Some(kept) = &self.0 else {
+            return Some(RequestBody(Feed::Empty));
+        };
+        if kept.keeps.get() != Keeps::All {
+            return None;
+        }
+        let turn = kept.turn.get() + 1;
+        kept.turn.set(turn);
+        Some(RequestBody(Feed::Kept { kept: kept.clone(), turn, next: 0 }))
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if let Some(kept) = &self.0
+            && kept.keeps.get() == Keeps::All
+        {
+            kept.keeps.set(Keeps::Nothing);
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        match &mut self.0 {
+            Feed::Empty => Poll::Ready(None),
+            Feed::Once(upload) => upload.poll(cx),
+            // Its connection is on its way out, and must not take the new one's bytes.
+            Feed::Kept { kept, turn, .. } if *turn != kept.turn.get() => {
+                Poll::Ready(Some(Err(BodyError::Abandoned)))
+            }
+            Feed::Kept { kept, next, .. } => kept.poll(next, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Feed::Empty => true,
+            Feed::Once(upload) => upload.source.is_none(),
+            Feed::Kept { kept, next, .. } => {
+                *next >= kept.pieces.borrow().len() && kept.upload.borrow().source.is_none()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Feed::Empty => SizeHint::with_exact(0),
+            Feed::Once(upload) => upload.size_hint(),
+            Feed::Kept { kept, next, .. } => {
+                let pieces = kept.pieces.borrow();
+                let again: usize = pieces.iter().skip(*next).map(Piece::bytes).sum();
+                let left = kept.upload.borrow().size_hint().exact();
+                left.map_or_else(SizeHint::new, |left| SizeHint::with_exact(left + again as u64))
+            }
+        }
+    }
+}
+
+// === impl Upload ===
+
+impl Upload {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(source).poll_frame(cx) {
+            Poll::Pending => {
+                self.exchange.await_upload();
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.exchange.upload_progress(bytes);
+                match self.left.checked_sub(bytes as u64) {
+                    Some(left) => self.left = left,
+                    None => return self.fail(ClientFault::BodyTooLarge),
+                }
+                if self.source.as_ref().is_none_or(Body::is_end_stream) {
+                    self.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            // Broken chunks, or an end before the announced length: never the path's fault.
+            Poll::Ready(Some(Err(_))) => self.fail(ClientFault::BodyCut),
+            Poll::Ready(None) => {
+                self.end();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+
+    fn end(&mut self) {
+        self.source = None;
+        self.exchange.upload_ends();
+    }
+
+    fn fail(&mut self, fault: ClientFault) -> Polled {
+        self.exchange.blame(fault);
+        self.end();
+        Poll::Ready(Some(Err(BodyError::Client(fault))))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.source.is_some() {
+            self.exchange.upload_ends();
+        }
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn poll(&self, next: &mut usize, cx: &mut Context<'_>) -> Polled {
+        let mut pieces = self.pieces.borrow_mut();
+        if let Some(piece) = pieces.get_mut(*next) {
+            *next += 1;
+            let again = match self.keeps.get() {
+                Keeps::All => piece.clone(),
+                // Each is sent once more, and let go.
+                Keeps::Outgrown | Keeps::Nothing => std::mem::replace(piece, Piece::NONE),
+            };
+            return Poll::Ready(Some(Ok(again.into_frame())));
+        }
+        let polled = self.upload.borrow_mut().poll(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && self.keeps.get() == Keeps::All
+        {
+            match self.bytes_left.get().checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(left) => {
+                    self.bytes_left.set(left);
+                    pieces.extend(Piece::of(frame));
+                    *next = pieces.len();
+                }
+                None => {
+                    self.keeps.set(Keeps::Outgrown);
+                    pieces.clear();
+                    *next = 0;
+                }
+            }
+        }
+        polled
+    }
+}
+
+impl Piece {
+    /// What was sent and is not kept any more.
+    const NONE: Self = Self::Data(Bytes::new());
+
+    fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        let data = frame.data_ref().cloned().map(Self::Data);
+        data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    fn into_frame(self) -> Frame<Bytes> {
+        match self {
+            Self::Data(bytes) => Frame::data(bytes),
+            Self::Trailers(trailers) => Frame::trailers(trailers),
+        }
+    }
+}
