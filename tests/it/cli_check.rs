@@ -29,7 +29,7 @@ fn check_reports_every_fault_with_its_place_and_not_the_first() {
                   [admin]\naddress = \"0.0.0.0:9900\"\n";
     let (_dir, path) = file(faulty);
     let places = ["1:16: `async_weight`", "2:1: `frob`", "4:11: `listen.address`"];
-    let more = ["6:13: `legacy.endpoints`", "7:17: `legacy.queue_timeout`"];
+    let more = ["6:14: `legacy.endpoints`", "7:17: `legacy.queue_timeout`"];
     let rest = ["async.endpoints", "token_file"];
     let places: Vec<String> = places.iter().chain(&more).map(|p| format!("{path}:{p}")).collect();
     let parts: Vec<&str> = places.iter().map(String::as_str).chain(rest).collect();
