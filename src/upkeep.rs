@@ -25,8 +25,8 @@ pub async fn run(publisher: Arc<Publisher>) {
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut probes = Probes::default();
+    probes.adjust(&publisher);
     loop {
-        probes.adjust(&publisher);
         tokio::select! {
             _ = beat.tick() => {
                 for side in Side::ALL {
@@ -35,7 +35,7 @@ pub async fn run(publisher: Arc<Publisher>) {
                 publisher.step();
             }
             // A publisher that is gone ends the control plane anyway.
-            _ = published.changed() => {}
+            _ = published.changed() => probes.adjust(&publisher),
         }
     }
 }

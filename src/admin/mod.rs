@@ -171,12 +171,10 @@ const SHOWN: [&str; 5] = ["/livez", "/readyz", "/metrics", "/api/v1/status", "/a
 fn show(office: &Office, path: &str) -> Answer {
     match path {
         "/livez" => text(StatusCode::OK, "alive\n"),
-        "/readyz" => {
-            let phase = *office.phase.borrow();
-            let status =
-                if phase.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            text(status, format!("{}\n", phase.name()))
-        }
+        "/readyz" => match office.readiness() {
+            Ok(phase) => text(StatusCode::OK, format!("{phase}\n")),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        },
         "/metrics" => match office.metrics.render() {
             Ok(page) => reply(StatusCode::OK, prometheus::TEXT_FORMAT, page),
             Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

@@ -27,6 +27,17 @@ pub struct Office {
     pub is_private: bool,
 }
 
+impl Office {
+    /// The phase if requests are welcome, else why they are not.
+    pub(crate) fn readiness(&self) -> Result<&'static str, &'static str> {
+        let phase = *self.phase.borrow();
+        if !phase.is_ready() {
+            return Err(phase.name());
+        }
+        self.publisher.has_any_up().then_some(phase.name()).ok_or("no endpoint is up")
+    }
+}
+
 /// What a request gets.
 pub type Answer = Response<Full<Bytes>>;
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::admin::office::Office;
 use crate::error::{ClientFault, PathFault};
 use crate::metrics::shard::{Observed, SideCells};
+use crate::upstream::endpoint::Member;
 use crate::vocab::{RouteId, Side};
 
 /// The state of the proxy as JSON.
@@ -40,7 +41,7 @@ pub(crate) fn status(office: &Office) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "phase": phase.name(),
-        "ready": phase.is_ready(),
+        "ready": office.readiness().is_ok(),
         "uptime_seconds": office.started.elapsed().map_or(0, |span| span.as_secs()),
         "config": {
             "file": office.publisher.file(),
@@ -79,10 +80,27 @@ fn path(office: &Office, side: Side) -> Value {
         "errors": errors,
         "in_flight": office.metrics.in_flight(side),
         "queue_depth": office.metrics.queue_depth(side),
+        "endpoints": endpoints(office, side),
+        "all_endpoints_used": office.metrics.fleet(side).is_panic(),
         "tunnels": sum(|cells| cells.tunnels.get()),
         "cut": sum(|cells| cells.cut.get() + cells.cut_tunnels.get()),
         "duration_seconds": { "p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99) },
     })
+}
+
+fn endpoints(office: &Office, side: Side) -> Vec<Value> {
+    let show = |Member { endpoint, weight, priority }: &Member| {
+        json!({
+            "endpoint": endpoint.label,
+            "name": endpoint.authority,
+            "up": endpoint.is_up(),
+            "health": endpoint.health().name(),
+            "ejected": endpoint.is_ejected(),
+            "weight": weight,
+            "priority": priority,
+        })
+    };
+    office.metrics.fleet(side).members().iter().map(show).collect()
 }
 
 fn requests(office: &Office, side: Side, route: RouteId) -> u64 {

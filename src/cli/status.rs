@@ -88,8 +88,8 @@ fn prose(status: &Value) -> String {
     }
     let _ = writeln!(
         text,
-        "{:<7} {:>10} {:>7} {:>9} {:>7} {:>9} {:>9} {:>9}",
-        "path", "requests", "errors", "in flight", "queued", "p50", "p95", "p99"
+        "{:<7} {:>5} {:>10} {:>7} {:>9} {:>7} {:>9} {:>9} {:>9}",
+        "path", "up", "requests", "errors", "in flight", "queued", "p50", "p95", "p99"
     );
     for name in ["legacy", "async"] {
         let path = &status["paths"][name];
@@ -98,7 +98,8 @@ fn prose(status: &Value) -> String {
         let quantile = |q: &str| bound(&path["duration_seconds"][q]);
         let _ = writeln!(
             text,
-            "{name:<7} {:>10} {errors:>7} {:>9} {:>7} {:>9} {:>9} {:>9}",
+            "{name:<7} {:>5} {:>10} {errors:>7} {:>9} {:>7} {:>9} {:>9} {:>9}",
+            up(&path["endpoints"]),
             path["requests"].to_string(),
             path["in_flight"].to_string(),
             path["queue_depth"].to_string(),
@@ -116,6 +117,13 @@ fn plain(value: &Value) -> &str {
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(f64::NAN)
+}
+
+/// How many endpoints are up, and of how many.
+fn up(endpoints: &Value) -> String {
+    let endpoints = endpoints.as_array().map_or(&[][..], Vec::as_slice);
+    let up = endpoints.iter().filter(|endpoint| endpoint["up"] == true).count();
+    format!("{up}/{}", endpoints.len())
 }
 
 /// The share that the async path really got.

@@ -145,8 +145,6 @@ impl Page {
         for Member { endpoint, .. } in fleet.members().iter() {
             let labels = [("endpoint", endpoint.label.as_str()), path];
             self.gauge("cutover_endpoint_up", &labels, u64::from(endpoint.is_up()));
-            let load = endpoint.load() as u64;
-            self.gauge("cutover_endpoint_requests_in_flight", &labels, load);
             let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
             let counts = &endpoint.counts;
             let ejections = count(&counts.ejections);
@@ -232,20 +230,23 @@ impl Page {
     }
 
     fn endpoints(&mut self, shards: &[Arc<Shard>]) {
-        let mut sums: BTreeMap<(&str, String), [u64; 6]> = BTreeMap::new();
+        let mut sums: BTreeMap<(&str, String), [u64; 7]> = BTreeMap::new();
         for cells in shards.iter().flat_map(|shard| shard.endpoints()) {
             let sum = sums.entry((cells.side.name(), cells.endpoint.clone())).or_default();
-            let EndpointCells { idle, busy, connected, failed, answered, faults, .. } = &*cells;
-            let numbers = [idle, busy, connected, failed, answered, faults];
+            let EndpointCells { idle, busy, connected, failed, visits, answered, faults, .. } =
+                &*cells;
+            let numbers = [idle, busy, connected, failed, visits, answered, faults];
             for (sum, number) in sum.iter_mut().zip(numbers) {
                 *sum += number.get();
             }
         }
-        for ((path, endpoint), [idle, busy, connected, failed, answered, faults]) in sums {
+        for ((path, endpoint), [idle, busy, connected, failed, visits, answered, faults]) in sums {
             let labels =
                 |name, value| [("endpoint", endpoint.as_str()), ("path", path), (name, value)];
             self.gauge("cutover_endpoint_connections", &labels("state", "idle"), idle);
             self.gauge("cutover_endpoint_connections", &labels("state", "busy"), busy);
+            let of_endpoint = [("endpoint", endpoint.as_str()), ("path", path)];
+            self.gauge("cutover_endpoint_requests_in_flight", &of_endpoint, visits);
             let connects = "cutover_upstream_connects_total";
             self.counter(connects, &labels("result", "success"), connected);
             self.counter(connects, &labels("result", "failure"), failed);

@@ -228,6 +228,8 @@ pub struct EndpointCells {
     pub connected: Cell64,
     /// Connections that did not.
     pub failed: Cell64,
+    /// Requests that are there now.
+    pub visits: Cell64,
     /// Requests that it answered, other than by saying that it is no use as a gateway.
     pub answered: Cell64,
     /// Requests that failed there.
@@ -275,6 +277,7 @@ impl Shard {
             busy: Cell64::default(),
             connected: Cell64::default(),
             failed: Cell64::default(),
+            visits: Cell64::default(),
             answered: Cell64::default(),
             faults: Cell64::default(),
         });

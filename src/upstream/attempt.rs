@@ -25,6 +25,8 @@ use crate::vocab::Resend;
 use crate::wire::exchange::Exchange;
 use crate::wire::upload::{Replay, RequestBody};
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// A request on its way to a backend.
 #[derive(Debug)]
 pub struct Outbound {
@@ -80,8 +82,9 @@ pub fn attempt(
                     Ok(leased) => leased,
                     Err(error) => break Failure::unsent(error, request),
                 };
-                if lease.is_last() {
-                    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                // An upgrade ends the connection for others in any case, and needs its own option.
+                if lease.is_last() && !request.headers().contains_key(CONNECTION) {
+                    request.headers_mut().insert(CONNECTION, CLOSE);
                 }
                 let spare = Spare::of(&mut request, &path.plan.retry, path.plan.header_case);
                 exchange.await_path(path.plan.response);
@@ -138,11 +141,11 @@ async fn lease(
     only_new: bool,
 ) -> Result<(Lease, bool), ProxyError> {
     loop {
-        let pooled = if only_new { None } else { visit.pool.check_out() };
+        let pooled = if only_new { None } else { visit.pool().check_out() };
         let is_fresh = pooled.is_none();
         let mut lease = match pooled {
             Some(lease) => lease,
-            None => connect(path, &visit.pool, exchange).await?,
+            None => connect(path, visit.pool(), exchange).await?,
         };
         if is_ready(path, &mut lease, exchange).await? {
             return Ok((lease, is_fresh));
@@ -276,6 +279,13 @@ impl Spare {
             Some(head) => Some(*head),
             None => connection.sent().map(|request| request.into_parts().0),
         };
+        let head = head.map(|mut head| {
+            // It was the last on that connection only.
+            if head.headers.get(CONNECTION) == Some(&CLOSE) {
+                head.headers.remove(CONNECTION);
+            }
+            head
+        });
         match (head, self.replay.body()) {
             (Some(head), Some(body)) => Again::Request(Box::new(Request::from_parts(head, body))),
             (Some(_), None) => Again::TooLarge,

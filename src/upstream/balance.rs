@@ -22,6 +22,18 @@ pub enum Health {
     Down,
 }
 
+impl Health {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unchecked => "unchecked",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// An endpoint, as the choice sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {

@@ -163,7 +163,11 @@ impl Fleet {
             endpoint.start_slowly(self.now());
         }
         let (path, endpoint) = (self.side, &endpoint.label);
-        tracing::warn!(%path, endpoint, from = ?before, to = ?health, why, "endpoint");
+        let (from, to) = (before.name(), health.name());
+        match health {
+            Health::Down => tracing::warn!(%path, endpoint, from, to, why, "endpoint"),
+            Health::Up | Health::Unchecked => tracing::info!(%path, endpoint, from, to, "endpoint"),
+        }
         self.changed(&state);
     }
 

@@ -4,9 +4,11 @@
 //! of both paths are probed at all times, also those of a path that gets no traffic: so it is known
 //! whether the way back would carry. While a change of mind is near, probes come twice as fast.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
@@ -90,15 +92,15 @@ async fn probe(endpoint: &Endpoint, config: &HealthConfig) -> Result<(), String>
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    tokio::select! {
-        response = sender.send_request(request) => {
-            accepted(response.map_err(|error| error.to_string())?.status(), config)
+    // The connection ends with its one response, which has then come all the same.
+    let responded = match select(pin!(sender.send_request(request)), Box::pin(connection)).await {
+        Either::Left((responded, _)) => responded,
+        Either::Right((ended, responding)) => {
+            drop(ended);
+            responding.await
         }
-        ended = connection => Err(match ended {
-            Ok(()) => "closed without an answer".to_owned(),
-            Err(error) => error.to_string(),
-        }),
-    }
+    };
+    accepted(responded.map_err(|error| error.to_string())?.status(), config)
 }
 
 fn accepted(status: StatusCode, config: &HealthConfig) -> Result<(), String> {

@@ -67,13 +67,29 @@ pub struct Supplies {
 /// A request at an endpoint, for as long as it is there.
 #[derive(Debug)]
 pub struct Visit {
-    /// Its connections.
-    pub pool: Rc<Pool>,
-    fleet: Arc<Fleet>,
-    is_counted: bool,
+    path: Rc<Path>,
+    index: usize,
+    // Whether the other workers are told of it.
+    is_shared: bool,
 }
 
 impl Visit {
+    fn new(path: &Rc<Path>, index: usize, is_shared: bool) -> Self {
+        let visit = Self { path: path.clone(), index, is_shared };
+        let pool = visit.pool();
+        pool.cells.visits.add(1);
+        if is_shared {
+            pool.endpoint.enter();
+        }
+        visit
+    }
+
+    /// The connections to the endpoint.
+    #[must_use]
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.path.pools[self.index]
+    }
+
     /// What an endpoint's answer says of the endpoint: a gateway in front of it that finds nobody
     /// behind it is no better than nobody.
     pub fn answered(&self, status: StatusCode) {
@@ -82,23 +98,27 @@ impl Visit {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => self.failed(),
             _ => {
-                self.pool.cells.answered.add(1);
-                self.pool.endpoint.succeeded();
+                let pool = self.pool();
+                pool.cells.answered.add(1);
+                pool.endpoint.succeeded();
             }
         }
     }
 
     /// The request failed there.
     pub fn failed(&self) {
-        self.pool.cells.faults.add(1);
-        self.fleet.failed(&self.pool.endpoint);
+        let pool = self.pool();
+        pool.cells.faults.add(1);
+        self.path.fleet.failed(&pool.endpoint);
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        if self.is_counted {
-            self.pool.endpoint.leave();
+        let pool = self.pool();
+        pool.cells.visits.sub(1);
+        if self.is_shared {
+            pool.endpoint.leave();
         }
     }
 }
@@ -152,16 +172,10 @@ impl Path {
 
     /// An endpoint that the request has not been to, and its place.
     #[must_use]
-    pub fn pick(&self, tried: &Tried) -> Option<(usize, Visit)> {
-        let visit = |pool: &Rc<Pool>, is_counted| {
-            if is_counted {
-                pool.endpoint.enter();
-            }
-            Visit { pool: pool.clone(), fleet: self.fleet.clone(), is_counted }
-        };
-        if let [only] = &self.pools[..] {
-            // Nothing to choose: no need to know what the other workers sent there.
-            return tried.is_empty().then(|| (0, visit(only, false)));
+    pub fn pick(self: &Rc<Self>, tried: &Tried) -> Option<(usize, Visit)> {
+        if self.pools.len() == 1 {
+            // Nothing to choose: no need to know what the other workers send there.
+            return tried.is_empty().then(|| (0, Visit::new(self, 0, false)));
         }
         let RosterOf { changes, tick, is_warming } = self.roster_of.get();
         if changes != self.fleet.changes() || (is_warming && tick != self.ticks.now()) {
@@ -170,7 +184,7 @@ impl Path {
         let load = |index: usize| self.pools[index].endpoint.load();
         let draw = self.ids.draw();
         let index = self.roster.borrow_mut().pick(self.plan.balance, draw, tried, load)?;
-        Some((index, visit(&self.pools[index], true)))
+        Some((index, Visit::new(self, index, true)))
     }
 
     /// Whether a request that failed has another endpoint to go to.

@@ -128,7 +128,7 @@ impl Pool {
         let now = self.ticks.now();
         self.idle.borrow_mut().retain(|idle| idle.until > now && !idle.connection.is_closed());
         self.show_idle();
-        if self.retired.get() {
+        if self.retired.get() || !self.endpoint.is_up() {
             return 0;
         }
         let known = self.idle.borrow().len() + self.warming.get();

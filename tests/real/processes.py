@@ -56,6 +56,20 @@ class Process:
             [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
         return int(peak) / 1024
 
+    def resident_mib(self):
+        with open(f"/proc/{self.pid}/statm") as pages:
+            return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def cpu_seconds(self):
+        """What all of its threads have used so far."""
+        with open(f"/proc/{self.pid}/stat") as stat:
+            # Behind the name, which may have spaces in it: fields 14 and 15, counted from 1.
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def terminate(self):
         self.handle.send_signal(signal.SIGTERM)
 

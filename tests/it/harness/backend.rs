@@ -5,15 +5,19 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
 use super::client::{find, header};
+use super::latch::Latch;
+
+/// A port that the system chooses.
+const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
 /// One request, as it came.
 #[derive(Clone, Debug)]
@@ -103,32 +107,6 @@ impl Reply {
     }
 }
 
-/// Lets through as many as were released.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Latch(Arc<(Mutex<usize>, Condvar)>);
-
-impl Latch {
-    /// Lets `number` more through.
-    pub(crate) fn release(&self, number: usize) {
-        *lock(&self.0.0) += number;
-        self.0.1.notify_all();
-    }
-
-    /// Lets all through, now and later.
-    pub(crate) fn open(&self) {
-        self.release(usize::MAX / 2);
-    }
-
-    fn pass(&self, stopped: impl Fn() -> bool) {
-        let mut left = lock(&self.0.0);
-        while *left == 0 && !stopped() {
-            let wait = self.0.1.wait_timeout(left, Duration::from_millis(20));
-            left = wait.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *left = left.saturating_sub(1);
-    }
-}
-
 /// A backend that listens until it is dropped.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
@@ -149,7 +127,15 @@ struct Shared {
 impl Backend {
     /// Answers each request as `script` says; the last request is kept.
     pub(crate) fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self::serve(move |stream, number, shared| converse(stream, number, shared, &script))
+        Self::start_at(ANY_PORT, script)
+    }
+
+    /// The same at an address that the test chooses.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(address, move |stream, n, shared| converse(stream, n, shared, &script))
     }
 
     /// Answers each with 200 and `body`.
@@ -160,7 +146,7 @@ impl Backend {
     /// Answers each with 200 and `body`, and only counts them: for many requests without a body.
     pub(crate) fn counting(body: &'static str) -> Self {
         let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        Self::serve(move |stream, _, shared| {
+        Self::serve(ANY_PORT, move |stream, _, shared| {
             let _ = stream.set_nodelay(true);
             let mut lines = BufReader::new(stream);
             let mut line = Vec::new();
@@ -178,12 +164,14 @@ impl Backend {
 
     /// An address where nobody listens.
     pub(crate) fn refused() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
+        TcpListener::bind(ANY_PORT).unwrap().local_addr().unwrap()
     }
 
-    fn serve(handle: impl Fn(TcpStream, usize, &Arc<Shared>) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn serve(
+        address: SocketAddr,
+        handle: impl Fn(TcpStream, usize, &Arc<Shared>) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::<Shared>::default();
         let (accepting, handle) = (shared.clone(), Arc::new(handle));
@@ -389,6 +377,6 @@ fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,8 @@
 
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod dns;
+pub(crate) mod latch;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod raw_backend;
@@ -19,8 +21,10 @@ use cutover::config::Config;
 use cutover::config::values::AdminAddress;
 use tempfile::TempDir;
 
-pub(crate) use self::backend::{Backend, Latch, Reply, Seen};
+pub(crate) use self::backend::{Backend, Reply, Seen};
 pub(crate) use self::client::{Client, Ended, Response};
+pub(crate) use self::dns::{DnsServer, Mood};
+pub(crate) use self::latch::Latch;
 pub(crate) use self::process::{PROGRAM, Process};
 
 /// How long [`eventually!`] waits.
@@ -68,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) address: SocketAddr,
     pub(crate) legacy_endpoint: SocketAddr,
     pub(crate) async_endpoint: SocketAddr,
+    /// Entries of the legacy path's `endpoints`, as TOML, instead of the one address.
+    pub(crate) legacy_entries: Option<String>,
     pub(crate) workers: usize,
     pub(crate) listen: String,
     pub(crate) admin: String,
@@ -86,6 +92,7 @@ impl Setup {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             legacy_endpoint: legacy,
             async_endpoint: async_,
+            legacy_entries: None,
             workers: 2,
             listen: String::new(),
             admin: String::new(),
@@ -96,8 +103,26 @@ impl Setup {
         }
     }
 
+    /// Several endpoints of the legacy path, as they stand in the file.
+    pub(crate) fn legacy_endpoints(mut self, list: &str) -> Self {
+        self.legacy_entries = Some(format!("[{list}]"));
+        self
+    }
+
+    /// Several endpoints of the legacy path.
+    pub(crate) fn legacy_at(self, backends: &[&Backend]) -> Self {
+        let list: Vec<_> = backends.iter().map(|b| format!("\"http://{}\"", b.address)).collect();
+        self.legacy_endpoints(&list.join(", "))
+    }
+
     pub(crate) fn weight(mut self, weight: f64) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// Several endpoints, or names, for the legacy path.
+    pub(crate) fn legacy_urls(mut self, urls: &[&str]) -> Self {
+        self.legacy_entries = Some(format!("{urls:?}"));
         self
     }
 
@@ -150,6 +175,7 @@ impl Setup {
             address,
             legacy_endpoint,
             async_endpoint,
+            legacy_entries,
             workers,
             listen,
             admin,
@@ -158,11 +184,13 @@ impl Setup {
             drain,
             tail,
         } = self;
+        let legacy_endpoint = format!("[\"http://{legacy_endpoint}\"]");
+        let legacy_entries = legacy_entries.as_ref().unwrap_or(&legacy_endpoint);
         format!(
             "async_weight = {weight:?}\n\
              [listen]\naddress = \"{address}\"\nworkers = {workers}\n{listen}\n\
              [admin]\naddress = \"127.0.0.1:0\"\n{admin}\n\
-             [legacy]\nendpoints = [\"http://{legacy_endpoint}\"]\n{legacy}\n\
+             [legacy]\nendpoints = {legacy_entries}\n{legacy}\n\
              [async]\nendpoints = [\"http://{async_endpoint}\"]\n{async_}\n\
              [drain]\n{drain}\n{tail}\n"
         )

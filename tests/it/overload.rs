@@ -1,0 +1,125 @@
+//! A path at its limit: it sheds fast, the other path does not feel it, and what comes back to it
+//! comes at a pace.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Backend, Client, Latch, Proxy, Reply, Setup, eventually, heavy, within};
+
+/// A backend whose replies wait until the latch opens.
+fn held(latch: &Latch) -> Backend {
+    let held = latch.clone();
+    Backend::start(move |_| Reply::ok("ok").held_by(&held))
+}
+
+/// The legacy path with its one slot taken and its one place in the queue as well.
+fn full(proxy: &Proxy, backend: &Backend) -> [Client; 2] {
+    let mut holders = [proxy.client(), proxy.client()];
+    holders[0].ask("/", "");
+    eventually!(backend.hits() == 1);
+    holders[1].ask("/", "");
+    let depth = [("path", "legacy")];
+    eventually!(proxy.scrape().sum("cutover_queue_depth", &depth) == 1.0);
+    holders
+}
+
+fn median(mut took: Vec<Duration>) -> Duration {
+    took.sort();
+    took[took.len() / 2]
+}
+
+#[test]
+fn a_full_queue_sheds_at_once_and_the_other_path_is_not_slowed() {
+    let _alone = heavy();
+    let latch = Latch::default();
+    let (legacy, async_) = (held(&latch), Backend::counting("async"));
+    let proxy = Setup::new(legacy.address, async_.address)
+        .legacy("max_in_flight = 1\nqueue_depth = 1\nqueue_timeout = \"30s\"")
+        .tail("[split]\nforce_header = \"x-path\"\nforce_from = \"anyone\"\n")
+        .start();
+    let mut client = proxy.client();
+    let mut ask = |path: &str, status| {
+        let began = Instant::now();
+        let response = client.get_with("/", &format!("X-Path: {path}\r\n"));
+        assert_eq!(response.status, status, "{path}");
+        (began.elapsed(), response)
+    };
+    let times = |ask: &mut dyn FnMut(&str, u16) -> Duration, path: &str, status| {
+        median((0..200).map(|_| ask(path, status)).collect())
+    };
+    let mut took = |path: &str, status| ask(path, status).0;
+    let idle = times(&mut took, "async", 200);
+    let mut holders = full(&proxy, &legacy);
+    let shed = times(&mut took, "legacy", 503);
+    let beside = times(&mut took, "async", 200);
+    println!("shed in {shed:?} (median); the other path {idle:?}, beside it {beside:?}");
+    // A whole exchange of a debug build over loopback lies below that too.
+    assert!(shed < Duration::from_millis(1), "{shed:?}");
+    assert!(beside < idle * 2 + Duration::from_micros(200), "{idle:?}, then {beside:?}");
+    let response = ask("legacy", 503).1;
+    assert_eq!(response.header("retry-after"), Some("1"));
+    latch.open();
+    for holder in &mut holders {
+        assert_eq!(holder.response().status, 200);
+    }
+}
+
+#[test]
+fn a_rollback_to_a_path_that_was_scaled_down_meets_its_queue() {
+    let latch = Latch::default();
+    let (legacy, async_) = (held(&latch), Backend::ok("async"));
+    let setup = Setup::new(legacy.address, async_.address)
+        .weight(1.0)
+        .legacy("max_in_flight = 2\nqueue_depth = 3\nqueue_timeout = \"30s\"");
+    let proxy = setup.start();
+    assert_eq!(proxy.client().get("/").text(), "async");
+    proxy.apply(&setup.clone().weight(0.0));
+    let mut clients: Vec<_> = (0..10).map(|_| proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.ask("/", ""));
+    let errors = [("path", "legacy"), ("kind", "shed")];
+    eventually!(proxy.scrape().sum("cutover_errors_total", &errors) == 5.0);
+    assert_eq!(legacy.hits(), 2, "its two slots");
+    latch.open();
+    let served =
+        clients.iter_mut().filter_map(|client| (client.response().status == 200).then_some(()));
+    assert_eq!(served.count(), 5);
+}
+
+#[test]
+fn a_paced_return_takes_its_time_and_the_way_up_does_not() {
+    let backend = Backend::ok("ok");
+    let paced = Setup::new(backend.address, backend.address)
+        .weight(0.0)
+        .tail("[split]\npaced_return = \"2s\"\n");
+    let proxy = paced.start();
+    let effective = || {
+        let labels = [("kind", "effective"), ("route", "default")];
+        proxy.scrape().sum("cutover_weight", &labels)
+    };
+    let change = |weight: f64| proxy.apply(&paced.clone().weight(weight));
+    change(1.0);
+    assert_eq!(effective(), 1.0, "up at once");
+    let began = Instant::now();
+    change(0.0);
+    assert_eq!(proxy.weight(), 0.0, "what is wanted is known at once");
+    let mut last = 1.0;
+    let mut seen = 0;
+    let down = within(Duration::from_secs(10), || {
+        let now = effective();
+        assert!(now <= last, "{now} after {last}");
+        // Never ahead of the line, but for what passes between the step and this look.
+        let line = 1.0 - began.elapsed().as_secs_f64() / 2.0;
+        assert!(now >= line - 0.05, "{now}, the line is at {line}");
+        seen += usize::from(now < last);
+        last = now;
+        now == 0.0
+    });
+    let took = down.expect("it comes to 0");
+    println!("down in {took:?}, in {seen} steps");
+    assert!(took >= Duration::from_millis(1_900) && seen >= 8, "{took:?}, {seen} steps");
+    // A change of mind on the way: up again at once.
+    change(1.0);
+    change(0.0);
+    eventually!(effective() < 0.9);
+    change(1.0);
+    assert_eq!(effective(), 1.0);
+}
