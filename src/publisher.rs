@@ -186,9 +186,9 @@ impl Publisher {
 
     /// The answers for names that the config in force does not have.
     fn resolve_new(&self, config: &Config) -> Result<Vec<(Origin, Vec<Location>)>, Vec<Fault>> {
-        let known = self.lock().answers.clone();
-        let names = origins(config).filter(|name| is_name(name) && !known.contains_key(name));
-        let names: HashSet<Origin> = names.cloned().collect();
+        let old = self.current();
+        let is_new = |name: &&Origin| is_name(name) && !is_configured(&old.config, name);
+        let names: HashSet<Origin> = origins(config).filter(is_new).cloned().collect();
         let answers = lookup_blocking(&self.control, names.into_iter().collect(), &config.dns)
             .map_err(|error| fault("endpoints", error.to_string()))?;
         Ok(answers.into_iter().map(|(name, answer)| (name, answer.locations)).collect())

@@ -27,8 +27,12 @@ pub struct RequestBody(Feed);
 enum Feed {
     Empty,
     Once(Upload),
+    // `next` is how much of what is kept has been sent.
     Kept { kept: Rc<Kept>, turn: u32, next: usize },
 }
+
+/// All of what is kept, its trailers too, has been sent.
+const ALL: usize = usize::MAX;
 
 /// The body as it comes from the client.
 struct Upload {
@@ -37,11 +41,13 @@ struct Upload {
     left: u64,
 }
 
-/// A body that may be sent again: what came of it so far.
+/// A body that may be sent again: what came of it so far, in one buffer, so that a body in many small
+/// pieces costs no more than a body in one.
 struct Kept {
     upload: RefCell<Upload>,
-    pieces: RefCell<Vec<Piece>>,
-    bytes_left: Cell<usize>,
+    bytes: RefCell<Vec<u8>>,
+    trailers: RefCell<Option<HeaderMap>>,
+    bytes_max: usize,
     keeps: Cell<Keeps>,
     // The number of the body that is on its way; those before it are abandoned.
     turn: Cell<u32>,
@@ -54,13 +60,7 @@ enum Keeps {
     Nothing,
 }
 
-#[derive(Clone)]
-enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
-/// The way to send a body again. Dropped, what was kept is let go as it is sent.
+/// The way to send a body again. Once it is dropped, nothing more is kept.
 pub struct Replay(Option<Rc<Kept>>);
 
 impl fmt::Debug for RequestBody {
@@ -103,8 +103,9 @@ impl RequestBody {
             Feed::Empty => return Replay(None),
             Feed::Once(upload) => Rc::new(Kept {
                 upload: RefCell::new(upload),
-                pieces: RefCell::default(),
-                bytes_left: Cell::new(bytes_max),
+                bytes: RefCell::default(),
+                trailers: RefCell::default(),
+                bytes_max,
                 keeps: Cell::new(Keeps::All),
                 turn: Cell::new(0),
             }),
@@ -167,7 +168,9 @@ impl Body for RequestBody {
             Feed::Empty => true,
             Feed::Once(upload) => upload.source.is_none(),
             Feed::Kept { kept, next, .. } => {
-                *next >= kept.pieces.borrow().len() && kept.upload.borrow().source.is_none()
+                let is_sent = *next >= kept.bytes.borrow().len();
+                let is_whole = is_sent && kept.upload.borrow().source.is_none();
+                is_whole && (*next == ALL || kept.trailers.borrow().is_none())
             }
         }
     }
@@ -177,10 +180,9 @@ impl Body for RequestBody {
             Feed::Empty => SizeHint::with_exact(0),
             Feed::Once(upload) => upload.size_hint(),
             Feed::Kept { kept, next, .. } => {
-                let pieces = kept.pieces.borrow();
-                let again: usize = pieces.iter().skip(*next).map(Piece::bytes).sum();
+                let again = kept.bytes.borrow().len().saturating_sub(*next) as u64;
                 let left = kept.upload.borrow().size_hint().exact();
-                left.map_or_else(SizeHint::new, |left| SizeHint::with_exact(left + again as u64))
+                left.map_or_else(SizeHint::new, |left| SizeHint::with_exact(left + again))
             }
         }
     }
@@ -247,57 +249,36 @@ impl Drop for Upload {
 
 impl Kept {
     fn poll(&self, next: &mut usize, cx: &mut Context<'_>) -> Polled {
-        let mut pieces = self.pieces.borrow_mut();
-        if let Some(piece) = pieces.get_mut(*next) {
-            *next += 1;
-            let again = match self.keeps.get() {
-                Keeps::All => piece.clone(),
-                // Each is sent once more, and let go.
-                Keeps::Outgrown | Keeps::Nothing => std::mem::replace(piece, Piece::NONE),
-            };
-            return Poll::Ready(Some(Ok(again.into_frame())));
+        let mut bytes = self.bytes.borrow_mut();
+        if let Some(again) = bytes.get(*next..).filter(|again| !again.is_empty()) {
+            let again = Bytes::copy_from_slice(again);
+            *next = bytes.len();
+            return Poll::Ready(Some(Ok(Frame::data(again))));
         }
         let polled = self.upload.borrow_mut().poll(cx);
+        if let Poll::Ready(None) = polled {
+            let trailers = self.trailers.borrow().clone().filter(|_| *next != ALL);
+            *next = ALL;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && self.keeps.get() == Keeps::All
         {
-            match self.bytes_left.get().checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-                Some(left) => {
-                    self.bytes_left.set(left);
-                    pieces.extend(Piece::of(frame));
-                    *next = pieces.len();
-                }
-                None => {
-                    self.keeps.set(Keeps::Outgrown);
-                    pieces.clear();
-                    *next = 0;
-                }
+            if let Some(trailers) = frame.trailers_ref() {
+                *self.trailers.borrow_mut() = Some(trailers.clone());
+                *next = ALL;
+                return polled;
+            }
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            if bytes.len() + data.len() > self.bytes_max {
+                self.keeps.set(Keeps::Outgrown);
+                *bytes = Vec::new();
+                *next = 0;
+            } else {
+                bytes.extend_from_slice(data);
+                *next = bytes.len();
             }
         }
         polled
-    }
-}
-
-impl Piece {
-    /// What was sent and is not kept any more.
-    const NONE: Self = Self::Data(Bytes::new());
-
-    fn of(frame: &Frame<Bytes>) -> Option<Self> {
-        let data = frame.data_ref().cloned().map(Self::Data);
-        data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Data(bytes) => bytes.len(),
-            Self::Trailers(_) => 0,
-        }
-    }
-
-    fn into_frame(self) -> Frame<Bytes> {
-        match self {
-            Self::Data(bytes) => Frame::data(bytes),
-            Self::Trailers(trailers) => Frame::trailers(trailers),
-        }
     }
 }

@@ -277,3 +277,15 @@ fn flapping_dns_under_load_fails_no_request() {
     let stale = scrape.sum("cutover_stale_connections_total", &[]);
     assert_eq!(stale, 0.0, "a request was given a connection that was closed");
 }
+
+#[test]
+fn a_resolver_that_knows_nothing_of_ipv6_keeps_no_name_from_being_resolved() {
+    let (dns, other, (port, _backends)) = (DnsServer::start(), Backend::ok("other"), hosts());
+    dns.host(NAME, &[ONE]);
+    for mood in [Mood::Nxdomain, Mood::Servfail, Mood::Empty] {
+        dns.mood_for(RecordType::AAAA, mood);
+        let proxy = named(port, &other, &dns).start();
+        assert_eq!(proxy.client().get("/").text(), ONE, "{mood:?}");
+        assert_eq!(lookups(&proxy, "failure"), 0.0, "{mood:?}");
+    }
+}

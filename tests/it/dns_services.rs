@@ -91,7 +91,7 @@ fn the_second_priority_of_a_service_takes_over_when_the_first_is_down() {
     let mut client = proxy.client();
     (0..20).for_each(|_| assert_eq!(client.get("/").text(), "a"));
     assert_eq!(hits(&backends), [20, 0, 0]);
-    let [a, b, c] = backends;
+    let [a, _b, c] = backends;
     drop(a);
     eventually!(client.get("/").text() == "b");
     (0..20).for_each(|_| assert_eq!(client.get("/").text(), "b"));

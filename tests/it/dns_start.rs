@@ -22,7 +22,7 @@ fn a_start_while_dns_is_silent_serves_the_other_path_and_the_name_once_it_is_ans
     let proxy = setup.start();
     let mut client = proxy.client();
     assert_eq!(client.get_with("/", "X-Path: async\r\n").text(), "other");
-    assert_eq!(client.get("/").status, 502, "there is no endpoint to ask");
+    assert_eq!(client.get("/").status, 503, "there is no endpoint to ask");
     assert!(lookups(&proxy, "failure") >= 1.0 && lookups(&proxy, "success") == 0.0);
     dns.mood(Mood::Sound);
     await_lookups(&proxy, "success", 2);
@@ -91,8 +91,8 @@ fn a_reload_that_brings_an_unknown_name_is_refused_by_name_and_changes_nothing()
 fn a_reload_while_dns_is_silent_is_refused_in_the_time_that_a_lookup_has() {
     let (dns, backend) = (DnsServer::start(), Backend::ok(ONE));
     let url = format!("http://{NAME}:{}", backend.address.port());
-    let setup = Setup::new(backend.address, backend.address)
-        .tail(&dns.section("timeout = \"200ms\""));
+    let setup =
+        Setup::new(backend.address, backend.address).tail(&dns.section("timeout = \"200ms\""));
     let proxy = setup.start();
     dns.mood(Mood::Silent);
     proxy.write(&setup.legacy_urls(&[&url]));
@@ -131,7 +131,7 @@ fn a_name_in_force_that_was_never_answered_keeps_no_reload_from_being_applied() 
     let (dns, other) = (DnsServer::start(), Backend::ok("other"));
     let setup = named(80, &other, &dns);
     let proxy = setup.start();
-    assert_eq!(proxy.client().get("/").status, 502);
+    assert_eq!(proxy.client().get("/").status, 503);
     proxy.apply(&setup.weight(1.0));
     assert_eq!(proxy.client().get("/").text(), "other");
 }

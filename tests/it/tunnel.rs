@@ -106,6 +106,21 @@ fn a_deadline_for_requests_does_not_end_a_tunnel() {
 }
 
 #[test]
+fn a_path_whose_connections_serve_once_tunnels_too() {
+    for lines in ["pool_idle = 0", "min_idle = 0\nrequests_per_connection = 1"] {
+        let backend = Listener::bind();
+        let proxy = Setup::new(backend.address, backend.address).workers(1).legacy(lines).start();
+        let mut client = Raw::connect(proxy.address);
+        client.send(UPGRADE);
+        let mut upstream = backend.accept();
+        assert_eq!(upstream.request().field("connection"), Some("upgrade"), "{lines}");
+        upstream.send(SWITCHED);
+        assert_eq!(client.reply().status(), 101);
+        echo(&mut client, &mut upstream);
+    }
+}
+
+#[test]
 fn a_reset_of_either_side_ends_the_other() {
     let backend = Listener::bind();
     let proxy = setup(backend.address).start();
