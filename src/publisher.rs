@@ -88,7 +88,7 @@ impl Publisher {
             origin: Instant::now(),
         };
         let first = publisher.current();
-        publisher.put_in_force(&first);
+        publisher.put_in_force(&first, true);
         publisher.show_applied(&first);
         publisher.note("start", None, "", &first.config.weight.to_string());
         Ok(publisher)
@@ -177,7 +177,7 @@ impl Publisher {
         next.paces = self.paces(&old, &config, &state.paces);
         let new = self.compile(config, &next).map_err(refused)?;
         *state = next;
-        self.swap(&new);
+        self.swap(&new, false);
         drop(state);
         self.show_applied(&new);
         self.note_changes(&old, &new);
@@ -205,8 +205,8 @@ impl Publisher {
             .collect()
     }
 
-    /// Takes over what DNS answers, and publishes it if it is news.
-    pub fn resolved(&self, answers: Vec<(Origin, Vec<Location>)>) {
+    /// Takes over what DNS answers, for the first time or again, and publishes it if it is news.
+    pub fn resolved(&self, answers: Vec<(Origin, Vec<Location>)>, is_first: bool) {
         let mut state = self.lock();
         let snapshot = self.current();
         let mut is_news = false;
@@ -217,7 +217,7 @@ impl Publisher {
             }
         }
         if is_news {
-            self.republish(&state, &snapshot);
+            self.republish(&state, &snapshot, is_first);
         }
     }
 
@@ -227,7 +227,7 @@ impl Publisher {
         if !state.paces.is_empty() {
             let now = self.origin.elapsed();
             state.paces.retain(|_, pace| pace.at(now).is_some());
-            self.republish(&state, &self.current());
+            self.republish(&state, &self.current(), false);
         }
     }
 
@@ -238,9 +238,9 @@ impl Publisher {
     }
 
     /// The same config with what has changed around it.
-    fn republish(&self, state: &State, snapshot: &Snapshot) {
+    fn republish(&self, state: &State, snapshot: &Snapshot, is_start: bool) {
         match self.compile(snapshot.config.clone(), state) {
-            Ok(new) => self.swap(&new),
+            Ok(new) => self.swap(&new, is_start),
             // It was compiled before, and the names of its routes are known.
             Err(faults) => tracing::error!(?faults, "can't publish the config in force again"),
         }
@@ -251,17 +251,17 @@ impl Publisher {
         compile(config, state, &self.metrics, at).map(Arc::new)
     }
 
-    fn swap(&self, new: &Arc<Snapshot>) {
+    fn swap(&self, new: &Arc<Snapshot>, is_start: bool) {
         self.current.store(new.clone());
-        self.put_in_force(new);
+        self.put_in_force(new, is_start);
         // Nobody follows before the control plane runs.
         self.published.send_replace(());
     }
 
-    fn put_in_force(&self, snapshot: &Snapshot) {
+    fn put_in_force(&self, snapshot: &Snapshot, is_start: bool) {
         for (side, plan) in snapshot.plans.iter() {
             self.gates.get(side).set(plan.max_in_flight, plan.queue_depth);
-            self.metrics.fleet(side).set(plan.members.clone(), plan.fleet);
+            self.metrics.fleet(side).set(plan.members.clone(), plan.fleet, is_start);
         }
         let configured = snapshot
             .rules

@@ -346,7 +346,7 @@ mod tests {
         };
         let slow_start = Duration::ZERO;
         let rules = FleetRules { eject, panic_below: 0.0, slow_start, is_probed: false };
-        metrics.fleet(Side::Legacy).set(Arc::new([member]), rules);
+        metrics.fleet(Side::Legacy).set(Arc::new([member]), rules, true);
         let families = Families::new(metrics.shared.clone()).unwrap().collect();
         let mut names: Vec<_> = families.iter().map(|family| family.name().to_owned()).collect();
         let mut described: Vec<_> = FAMILIES.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -99,8 +99,9 @@ impl Fleet {
         })
     }
 
-    /// Puts endpoints in force. One that appears beside others starts slowly.
-    pub fn set(&self, members: Arc<[Member]>, rules: FleetRules) {
+    /// Puts endpoints in force. One that appears beside others starts slowly, but for those of the
+    /// process's own start.
+    pub fn set(&self, members: Arc<[Member]>, rules: FleetRules, is_start: bool) {
         let now = self.now();
         let mut state = self.lock();
         let old = std::mem::replace(&mut state.members, members);
@@ -112,7 +113,7 @@ impl Fleet {
                 endpoint.set_health(Health::Unchecked);
             }
             if !has(&old, endpoint) {
-                if !old.is_empty() {
+                if !old.is_empty() && !is_start {
                     endpoint.start_slowly(now);
                 }
                 tracing::info!(path = %self.side, endpoint = endpoint.label, "endpoint added");

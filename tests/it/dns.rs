@@ -150,7 +150,7 @@ fn an_address_that_disappears_gets_no_more_requests_and_finishes_those_that_it_h
     early.ask("/", "");
     let head = early.head().unwrap();
     let label = leaving.address.to_string();
-    assert_eq!(endpoints(&proxy.scrape()), [label.clone()]);
+    assert_eq!(endpoints(&proxy.scrape()), std::slice::from_ref(&label));
     dns.host(NAME, &[ONE]);
     eventually!(endpoints(&proxy.scrape()) == [format!("{ONE}:{port}")]);
     (0..10).for_each(|_| assert_eq!(late.get("/").text(), ONE));

@@ -93,7 +93,8 @@ fn the_second_priority_of_a_service_takes_over_when_the_first_is_down() {
     assert_eq!(hits(&backends), [20, 0, 0]);
     let [a, _b, c] = backends;
     drop(a);
-    eventually!(client.get("/").text() == "b");
+    // The one that finds out may fail: of its priority there is no other to retry at.
+    client.get("/");
     (0..20).for_each(|_| assert_eq!(client.get("/").text(), "b"));
     assert_eq!(c.hits(), 0);
 }

@@ -9,7 +9,7 @@ use crate::harness::{Backend, Ended, Latch, Proxy, Reply, Setup, eventually};
 
 const LEGACY: (&str, &str) = ("path", "legacy");
 
-fn of<'a>(backend: &'a str) -> [(&'a str, &'a str); 2] {
+fn of(backend: &str) -> [(&str, &str); 2] {
     [LEGACY, ("endpoint", backend)]
 }
 

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 from callers import tally
-from endpoints import Endpoint
+from endpoints import serving
 from processes import eventually, running
 from world import CUTOVER, CUTOVER_SAYS, Proxy
 
@@ -27,15 +27,14 @@ BASE = 'min_idle = 0\npool_idle_timeout = "1s"'
 class ChaosTest(unittest.TestCase):
     """Its proxy sends everything to legacy, whose endpoints are called a, b and c."""
 
-    def start_endpoints(self, *manners, **how):
+    def start_endpoints(self, *manners):
         """One for each manner, or three that behave."""
-        self.endpoints = []
-        for name, manner in zip("abc", manners or (None,) * 3):
-            endpoint = Endpoint(name, manner=manner, **how)
-            self.addCleanup(endpoint.close)
-            endpoint.start()
-            self.endpoints.append(endpoint)
+        named = zip("abc", manners or (None,) * 3)
+        self.endpoints = [self.start_endpoint(name, manner=manner) for name, manner in named]
         return self.endpoints
+
+    def start_endpoint(self, name, **how):
+        return self.enterContext(serving(name, **how))
 
     def start_proxy(self, legacy="", eject="", top="", more="", prefix=(), async_=()):
         """The texts go into the config's tables; what the command runs under is `prefix`."""
