@@ -306,7 +306,8 @@ fn simulate(case: &Case, view: &View, workers: usize, seed: u64) -> [f64; 4] {
         Candidate { health: Health::Up, is_ejected: false, weight: 1.0, priority: 0 };
     let seeds = Ids::new(seed);
     let (arrivals, draws) = (Ids::new(seeds.draw()), Ids::new(seeds.draw()));
-    let mut rosters: Vec<_> = (0..workers).map(|_| Roster::new(&[UP; ENDPOINTS], 0.25)).collect();
+    let mut rosters: Vec<_> =
+        (0..workers).map(|_| Roster::new(&[UP; ENDPOINTS], 0.25, &Roster::default())).collect();
     let mut own = vec![[0_usize; ENDPOINTS]; workers];
     let mut ends: BinaryHeap<Reverse<(Duration, usize, usize)>> = BinaryHeap::new();
     // When each slot that was ever taken is free again.

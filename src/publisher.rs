@@ -71,7 +71,7 @@ impl Publisher {
         })?;
         let gates = PerSide::from_fn(|side| Gate::new(metrics.waiting(side)));
         let state = State::default();
-        let first = compile(Arc::new(config), &state, &metrics, (workers, Duration::ZERO))
+        let first = compile(Arc::new(config), &state, &metrics, (workers, Duration::ZERO), None)
             .map_err(|faults| ConfigError::Faults { path: file.clone(), faults })?;
         let publisher = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
@@ -248,7 +248,7 @@ impl Publisher {
 
     fn compile(&self, config: Arc<Config>, state: &State) -> Result<Arc<Snapshot>, Vec<Fault>> {
         let at = (self.workers, self.origin.elapsed());
-        compile(config, state, &self.metrics, at).map(Arc::new)
+        compile(config, state, &self.metrics, at, Some(&self.current())).map(Arc::new)
     }
 
     fn swap(&self, new: &Arc<Snapshot>, is_start: bool) {

@@ -71,16 +71,20 @@ pub(crate) fn fault(key: &str, message: String) -> Vec<Fault> {
     vec![Fault { line: 1, column: 1, key: key.to_owned(), message }]
 }
 
-/// Builds all that a config needs, before anything is swapped, for so many workers, now.
+/// Builds all that a config needs, before anything is swapped, for so many workers, now. A plan that
+/// is the same as in `old` is the old one: its paths go on as they are.
 pub(crate) fn compile(
     config: Arc<Config>,
     state: &State,
     metrics: &Metrics,
     (workers, now): (usize, Duration),
+    old: Option<&Snapshot>,
 ) -> Result<Snapshot, Vec<Fault>> {
     let plans = PerSide::from_fn(|side| {
         let members = members(side, &config, &state.answers, metrics.fleet(side));
-        Arc::new(Plan::new(side, &config, members, workers))
+        let plan = Plan::new(side, &config, members, workers);
+        let same = old.map(|old| old.plans.get(side)).filter(|old| ***old == plan);
+        same.cloned().unwrap_or_else(|| Arc::new(plan))
     });
     let applied =
         |name: &str, weight| state.paces.get(name).and_then(|pace| pace.at(now)).unwrap_or(weight);

@@ -18,7 +18,8 @@ pub struct View {
 }
 
 impl View {
-    /// The view of `snapshot`. Pools of `old` that still fit go on; others are retired.
+    /// The view of `snapshot`. A path whose plan is the same goes on; of others, pools
+    /// that still fit go on, and the rest are retired.
     #[must_use]
     pub fn new(
         snapshot: Arc<Snapshot>,
@@ -28,8 +29,11 @@ impl View {
     ) -> Rc<Self> {
         let paths = PerSide::from_fn(|side| {
             let plan = snapshot.plans.get(side).clone();
-            let shared = publisher.shared(side);
-            Path::new(side, plan, shared, old.map(|old| &**old.paths.get(side)), supplies)
+            let old = old.map(|old| old.paths.get(side));
+            if let Some(same) = old.filter(|old| Arc::ptr_eq(&old.plan, &plan)) {
+                return same.clone();
+            }
+            Path::new(side, plan, publisher.shared(side), old.map(|old| &**old), supplies)
         });
         Rc::new(Self { snapshot, paths })
     }

@@ -95,8 +95,10 @@ impl Roster {
     /// Those of `candidates` that may take requests. When in no priority a share of at least
     /// `panic_below` is left, all are used: a few would only be overrun by what all of them carried,
     /// and what calls most endpoints dead is more likely wrong itself.
+    ///
+    /// `old` is the roster of the same candidates before: turns go on from there.
     #[must_use]
-    pub fn new(candidates: &[Candidate], panic_below: f64) -> Self {
+    pub fn new(candidates: &[Candidate], panic_below: f64, old: &Self) -> Self {
         let is_known =
             |candidate: &Candidate| candidate.health == Health::Up && !candidate.is_ejected;
         let any_up = candidates.iter().any(is_known);
@@ -120,7 +122,11 @@ impl Roster {
             None => true,
         });
         let seats: Vec<_> = seats
-            .map(|(index, candidate)| Seat { index, weight: candidate.weight, turn: 0.0 })
+            .map(|(index, candidate)| Seat {
+                index,
+                weight: candidate.weight,
+                turn: old.turn(index),
+            })
             .collect();
         let first = seats.first().map_or(1.0, |seat| seat.weight);
         Self {
@@ -130,6 +136,10 @@ impl Roster {
             is_panic: enough.is_none() && !candidates.is_empty(),
             seats,
         }
+    }
+
+    fn turn(&self, index: usize) -> f64 {
+        self.seats.iter().find(|seat| seat.index == index).map_or(0.0, |seat| seat.turn)
     }
 
     /// Whether too few are left, so that all are used.
@@ -190,9 +200,10 @@ impl Roster {
                 [&many[first], &many[self.draw(draw & 0xFFFF_FFFF, Some(first))]]
             }
         };
-        // Requests for each unit of weight, this one included.
+        // Requests for each unit of weight. Equal ones go to the first, which was drawn by weight: so a
+        // light one gets its share also while all are idle.
         #[expect(clippy::cast_precision_loss, reason = "requests in flight are far below 2^53")]
-        let cost = |seat: &Seat| (load(seat.index) + 1) as f64 / seat.weight;
+        let cost = |seat: &Seat| load(seat.index) as f64 / seat.weight;
         Some(if cost(second) < cost(first) { second.index } else { first.index })
     }
 
@@ -250,6 +261,10 @@ mod tests {
     const OUT: Candidate = Candidate { is_ejected: true, ..UP };
     const NEW: Candidate = Candidate { health: Health::Unchecked, ..UP };
 
+    fn roster(candidates: &[Candidate]) -> Roster {
+        Roster::new(candidates, 0.25, &Roster::default())
+    }
+
     /// Uniform enough, and the same in each run.
     fn draws() -> impl Iterator<Item = u64> {
         (1_u64..).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(17) ^ n)
@@ -257,7 +272,7 @@ mod tests {
 
     /// How often each of `number` endpoints is picked in 10,000 requests that all have ended.
     fn shares(candidates: &[Candidate], balance: Balance) -> Vec<u32> {
-        let mut roster = Roster::new(candidates, 0.25);
+        let mut roster = roster(candidates);
         let mut counts = vec![0; candidates.len()];
         for draw in draws().take(10_000) {
             let index = roster.pick(balance, draw, &Tried::default(), |_| 0).unwrap();
@@ -267,7 +282,7 @@ mod tests {
     }
 
     fn seats(candidates: &[Candidate]) -> (Vec<usize>, bool) {
-        let roster = Roster::new(candidates, 0.25);
+        let roster = roster(candidates);
         (roster.seats.iter().map(|seat| seat.index).collect(), roster.is_panic)
     }
 
@@ -307,7 +322,7 @@ mod tests {
         assert!(even.iter().all(|count| (2_300..2_700).contains(count)), "{even:?}");
         let two = [1.0, 3.0].map(|weight| Candidate { weight, ..UP });
         // With two endpoints both are always compared: load decides, which the loads below show.
-        let mut roster = Roster::new(&two, 0.25);
+        let mut roster = roster(&two);
         let mut load = [0, 0];
         for draw in draws().take(400) {
             let tried = Tried::default();
@@ -317,16 +332,36 @@ mod tests {
     }
 
     #[test]
+    fn a_light_endpoint_gets_its_share_also_while_all_are_idle() {
+        let warming = [1.0, 1.0, 1.0, 0.1].map(|weight| Candidate { weight, ..UP });
+        let counts = shares(&warming, Balance::LeastRequest);
+        // Its weight is 1 in 31.
+        assert!((250..=400).contains(&counts[3]), "{counts:?}");
+    }
+
+    #[test]
+    fn turns_outlive_a_new_roster() {
+        let three = [UP; 3];
+        let mut roster = roster(&three);
+        let mut counts = [0; 3];
+        for _ in 0..99 {
+            counts[roster.round_robin().unwrap()] += 1;
+            roster = Roster::new(&three, 0.25, &roster);
+        }
+        assert_eq!(counts, [33; 3]);
+    }
+
+    #[test]
     fn round_robin_is_smooth() {
         let two = [2.0, 1.0].map(|weight| Candidate { weight, ..UP });
-        let mut roster = Roster::new(&two, 0.25);
+        let mut roster = roster(&two);
         let turns: Vec<_> = (0..6).filter_map(|_| roster.round_robin()).collect();
         assert_eq!(turns, [0, 1, 0, 0, 1, 0]);
     }
 
     #[test]
     fn of_two_the_one_with_fewer_in_flight_is_taken() {
-        let mut roster = Roster::new(&[UP, UP], 0.25);
+        let mut roster = roster(&[UP, UP]);
         for draw in draws().take(100) {
             let tried = Tried::default();
             let pick = roster.pick(Balance::LeastRequest, draw, &tried, |index| [5, 4][index]);
@@ -338,13 +373,13 @@ mod tests {
     fn two_different_ones_are_always_compared() {
         let uneven = [1.0, 100.0, 1.0].map(|weight| Candidate { weight, ..UP });
         for candidates in [&[UP; 3][..], &uneven] {
-            let roster = Roster::new(candidates, 0.25);
+            let roster = roster(candidates);
             for draw in draws().take(10_000) {
                 let first = roster.draw(draw >> 32, None);
                 assert_ne!(first, roster.draw(draw & 0xFFFF_FFFF, Some(first)));
             }
         }
-        let ends = Roster::new(&uneven, 0.25);
+        let ends = roster(&uneven);
         assert_eq!((ends.draw(0, None), ends.draw(u64::from(u32::MAX), None)), (0, 2));
         assert_eq!((ends.draw(0, Some(0)), ends.draw(u64::from(u32::MAX), Some(2))), (1, 1));
     }
@@ -352,7 +387,7 @@ mod tests {
     #[test]
     fn a_retry_goes_elsewhere_or_nowhere() {
         for balance in [Balance::LeastRequest, Balance::RoundRobin] {
-            let mut roster = Roster::new(&[UP; 3], 0.25);
+            let mut roster = roster(&[UP; 3]);
             let mut tried = Tried::default();
             for _ in 0..3 {
                 let index = roster.pick(balance, 7 << 40, &tried, |_| 0).unwrap();

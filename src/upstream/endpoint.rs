@@ -4,8 +4,8 @@
 //! with its standing is read when a worker's roster is made anew. Only the fleet changes a standing.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::upstream::balance::{Candidate, Health};
@@ -62,7 +62,7 @@ impl Counts {
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The endpoint.
-    pub endpoint: std::sync::Arc<Endpoint>,
+    pub endpoint: Arc<Endpoint>,
     /// Its share of requests relative to the others'.
     pub weight: u32,
     /// Lower ones go first.
@@ -166,6 +166,14 @@ impl Endpoint {
         // Zero divided by zero comes here too: there is no slow start.
         self.warming_since.store(0, Ordering::Relaxed);
         1.0
+    }
+}
+
+impl PartialEq for Member {
+    /// Endpoints are the same if they are one, with one standing.
+    fn eq(&self, other: &Self) -> bool {
+        let same = Arc::ptr_eq(&self.endpoint, &other.endpoint);
+        same && (self.weight, self.priority) == (other.weight, other.priority)
     }
 }
 

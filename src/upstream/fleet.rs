@@ -205,7 +205,7 @@ impl Fleet {
         let now = self.now();
         let candidates: Vec<_> =
             state.members.iter().map(|member| member.candidate(now, rules.slow_start).0).collect();
-        let is_panic = Roster::new(&candidates, rules.panic_below).is_panic();
+        let is_panic = Roster::new(&candidates, rules.panic_below, &Roster::default()).is_panic();
         if self.is_panic.swap(is_panic, Ordering::Relaxed) != is_panic {
             let path = self.side;
             let (from, to) = if is_panic { ("sound", "all") } else { ("all", "sound") };

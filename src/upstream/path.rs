@@ -199,7 +199,8 @@ impl Path {
         let now = self.fleet.now();
         let candidates = self.plan.members.iter().map(|member| member.candidate(now, slow_start));
         let (candidates, warming): (Vec<_>, Vec<_>) = candidates.unzip();
-        *self.roster.borrow_mut() = Roster::new(&candidates, panic_below);
+        let mut roster = self.roster.borrow_mut();
+        *roster = Roster::new(&candidates, panic_below, &roster);
         let is_warming = warming.contains(&true);
         self.roster_of.set(RosterOf { changes, tick, is_warming });
     }

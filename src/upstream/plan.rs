@@ -14,7 +14,7 @@ use crate::upstream::fleet::FleetRules;
 use crate::vocab::Side;
 
 /// A path's limits and endpoints.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Where requests go.
     pub members: Arc<[Member]>,

@@ -20,6 +20,14 @@ SPARE_DESCRIPTORS = 2
 # `pool_idle_timeout`, the sweep after it, and the beat of the clocks.
 POOL_SECONDS = 5
 
+GONE_WHEN_IDLE = [
+    "cutover_requests_in_flight",
+    "cutover_queue_depth",
+    "cutover_connections_open",
+    "cutover_endpoint_requests_in_flight",
+    "cutover_endpoint_connections",
+]
+
 # So that what an idle proxy keeps is soon seen to be nothing.
 BASE = 'min_idle = 0\npool_idle_timeout = "1s"'
 
@@ -51,35 +59,33 @@ class ChaosTest(unittest.TestCase):
         )
         command = [*prefix, CUTOVER, "run", "--config", config]
         proxy = Proxy(self.enterContext(running(command, CUTOVER_SAYS)), config)
-        proxy.metrics()
-        self.descriptors = proxy.process.descriptors()
+        self.descriptors = idle_descriptors(proxy)
         return proxy
 
     def assert_nothing_leaked(self, proxy):
         """The clients have gone: nothing is in flight, no connection stays beyond its time."""
-        idle = {
-            "cutover_requests_in_flight": {},
-            "cutover_queue_depth": {},
-            "cutover_connections_open": {},
-            "cutover_endpoint_requests_in_flight": {},
-            "cutover_endpoint_connections": {},
-        }
-
-        def left():
-            metrics = proxy.metrics()
-            counts = {name: metrics.sum(name, **labels) for name, labels in idle.items()}
-            # Beside the scrape's own, which has been closed by now or soon will be.
-            counts["descriptors over those at the start"] = max(
-                0, proxy.process.descriptors() - self.descriptors - SPARE_DESCRIPTORS
-            )
-            return {name: count for name, count in counts.items() if count}
-
+        left = lambda: left_behind(proxy, self.descriptors)
         eventually(lambda: not left(), POOL_SECONDS, lambda: f"left behind: {left()}")
         self.assertEqual(proxy.metrics().sum("cutover_panics_total"), 0)
 
     def assert_all_good(self, calls):
         bad = [call for call in calls if not call.is_good]
         self.assertEqual(bad[:5], [], f"{len(bad)} of {tally(calls)}")
+
+
+def idle_descriptors(proxy):
+    """How many a proxy has open that serves nobody yet, but has been scraped."""
+    proxy.metrics()
+    return proxy.process.descriptors()
+
+
+def left_behind(proxy, descriptors):
+    """What there is more than none of at a proxy whose clients have gone."""
+    metrics = proxy.metrics()
+    found = {name: metrics.sum(name) for name in GONE_WHEN_IDLE}
+    more = proxy.process.descriptors() - descriptors - SPARE_DESCRIPTORS
+    found["descriptors more than at the start"] = max(0, more)
+    return {name: number for name, number in found.items() if number}
 
 
 def urls(endpoints):
