@@ -18,7 +18,7 @@ use crate::config::{hash, read_text};
 use crate::publisher::Publisher;
 
 /// The hash is taken at least this often.
-const POLL: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(150);
 /// How long a content must stay the same.
 const SETTLE: Duration = Duration::from_millis(50);
 

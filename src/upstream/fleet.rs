@@ -156,7 +156,8 @@ impl Fleet {
     pub fn checked(&self, endpoint: &Endpoint, health: Health, why: &str) {
         let state = self.lock();
         let before = endpoint.health();
-        if before == health {
+        // A probe that was under way when probing ended has nothing to say any more.
+        if before == health || !state.rules.is_some_and(|rules| rules.is_probed) {
             return;
         }
         endpoint.set_health(health);
