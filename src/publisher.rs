@@ -24,7 +24,7 @@ use crate::route::pace::Pace;
 use crate::snapshot::{Snapshot, State, compile, fault};
 use crate::upstream::fleet::Fleet;
 use crate::upstream::gate::Gate;
-use crate::upstream::locate::Location;
+use crate::upstream::locate::{Location, of_hosts};
 use crate::vocab::{DEFAULT_ROUTE, PerSide, Side, Weight};
 
 /// The last attempt to reload, for the admin API.
@@ -191,7 +191,7 @@ impl Publisher {
         let names: HashSet<Origin> = origins(config).filter(is_new).cloned().collect();
         let answers = lookup_blocking(&self.control, names.into_iter().collect(), &config.dns)
             .map_err(|error| fault("endpoints", error.to_string()))?;
-        Ok(answers.into_iter().map(|(name, answer)| (name, answer.locations)).collect())
+        Ok(answers.into_iter().map(|(name, answer)| (name, of_hosts(&answer.hosts))).collect())
     }
 
     /// The names in force, and whether each has an answer.

@@ -9,19 +9,20 @@ pub mod lookup;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::Dns;
 use crate::config::endpoint::Origin;
-use crate::dns::lookup::lookup;
+use crate::dns::lookup::{Answer, Unresolved, lookup};
 use crate::publisher::Publisher;
-use crate::upstream::locate::Location;
+use crate::upstream::locate::{Host, Location, of_hosts};
 
 /// Keeps the answers of all names in force fresh. Never ends; `first` is called once all have been
 /// asked for the first time.
 pub async fn run(publisher: Arc<Publisher>, first: impl FnOnce()) {
     let mut first = Some(first);
+    let mut unasked: HashSet<Origin> = publisher.names().into_keys().collect();
     let mut published = publisher.follow();
     let mut names = Names::default();
     loop {
@@ -29,15 +30,24 @@ pub async fn run(publisher: Arc<Publisher>, first: impl FnOnce()) {
         published.borrow_and_update();
         let dns = publisher.current().config.dns.clone();
         names.adjust(publisher.names(), &dns);
-        let fresh = names.ask(&dns, |answered| publisher.metrics().dns_lookup(answered)).await;
-        if !fresh.is_empty() {
-            publisher.resolved(fresh, first.is_some());
-        }
-        if let Some(first) = first.take() {
+        names.ask(&dns);
+        unasked.retain(|name| names.due.contains_key(name));
+        if unasked.is_empty()
+            && let Some(first) = first.take()
+        {
             first();
         }
         let next = names.due.values().min().copied();
         tokio::select! {
+            Some(done) = names.lookups.join_next() => {
+                // A lookup that panicked is due again, like one that failed.
+                if let Ok((name, answer)) = done {
+                    unasked.remove(&name);
+                    publisher.metrics().dns_lookup(answer.is_ok());
+                    let fresh = names.answered(name, answer, &dns);
+                    publisher.resolved(fresh, first.is_some());
+                }
+            }
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             // A publisher that is gone ends the control plane anyway.
             _ = published.changed() => {}
@@ -45,19 +55,23 @@ pub async fn run(publisher: Arc<Publisher>, first: impl FnOnce()) {
     }
 }
 
-/// The names in force.
+/// The names in force. Each is asked for by itself, so that none waits for another's silence.
 #[derive(Default)]
 struct Names {
     // When each is asked for next.
     due: HashMap<Origin, Instant>,
+    // What is known of each.
+    hosts: HashMap<Origin, Vec<Host>>,
     // Those whose last lookup failed: told once, not each time.
     failing: HashSet<Origin>,
+    lookups: JoinSet<(Origin, Result<Answer, Unresolved>)>,
 }
 
 impl Names {
     /// Takes over which names there are, and whether each has an answer.
     fn adjust(&mut self, names: HashMap<Origin, bool>, dns: &Dns) {
         self.due.retain(|name, _| names.contains_key(name));
+        self.hosts.retain(|name, _| names.contains_key(name));
         self.failing.retain(|name| names.contains_key(name));
         let now = Instant::now();
         for (name, is_answered) in names {
@@ -67,32 +81,51 @@ impl Names {
         }
     }
 
-    /// Asks for those that are due; the answers that came.
-    async fn ask(&mut self, dns: &Dns, count: impl Fn(bool)) -> Vec<(Origin, Vec<Location>)> {
+    /// Asks for those that are due.
+    fn ask(&mut self, dns: &Dns) {
         let now = Instant::now();
-        let due = self.due.iter().filter(|(_, at)| **at <= now);
-        let asked: Vec<Origin> = due.map(|(name, _)| name.clone()).collect();
-        let answers = join_all(asked.iter().map(|name| lookup(name, dns))).await;
-        let mut fresh = Vec::new();
-        for (name, answer) in asked.into_iter().zip(answers) {
-            count(answer.is_ok());
-            let ttl = match answer {
-                Ok(answer) => {
-                    if self.failing.remove(&name) {
-                        tracing::info!(%name, "resolved again");
-                    }
-                    fresh.push((name.clone(), answer.locations));
-                    answer.ttl
-                }
-                Err(error) => {
-                    if self.failing.insert(name.clone()) {
-                        tracing::warn!(%error, "no answer; the last one, if any, stays in force");
-                    }
-                    dns.ttl_min
-                }
-            };
-            self.due.insert(name, Instant::now() + ttl);
+        // While it is under way a lookup is not due again: it ends by itself before that.
+        let again = now + 3 * dns.timeout;
+        for (name, at) in self.due.iter_mut().filter(|(_, at)| **at <= now) {
+            *at = again;
+            let (name, dns) = (name.clone(), dns.clone());
+            self.lookups.spawn(async move {
+                let answer = lookup(&name, &dns).await;
+                (name, answer)
+            });
         }
-        fresh
+    }
+
+    /// What a lookup brings, if anything.
+    fn answered(
+        &mut self,
+        name: Origin,
+        answer: Result<Answer, Unresolved>,
+        dns: &Dns,
+    ) -> Vec<(Origin, Vec<Location>)> {
+        let Some(due) = self.due.get_mut(&name) else {
+            // A reload has removed it meanwhile.
+            return Vec::new();
+        };
+        match answer {
+            Ok(Answer { mut hosts, ttl }) => {
+                *due = Instant::now() + ttl;
+                if self.failing.remove(&name) {
+                    tracing::info!(%name, "resolved again");
+                }
+                let known = self.hosts.get(&name).map_or(&[][..], Vec::as_slice);
+                hosts.iter_mut().for_each(|host| host.keep(known));
+                let locations = of_hosts(&hosts);
+                self.hosts.insert(name.clone(), hosts);
+                vec![(name, locations)]
+            }
+            Err(error) => {
+                *due = Instant::now() + dns.ttl_min;
+                if self.failing.insert(name) {
+                    tracing::warn!(%error, "no answer; the last one, if any, stays in force");
+                }
+                Vec::new()
+            }
+        }
     }
 }

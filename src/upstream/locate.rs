@@ -5,7 +5,7 @@
 //! there are both: which belong together DNS does not say, and as all prefer the one family, each
 //! host still gets its share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::endpoint::{EndpointConfig, Origin};
@@ -29,10 +29,10 @@ pub struct Location {
 /// What DNS last answered for each name.
 pub type Answers = HashMap<Origin, Vec<Location>>;
 
-/// A target of a service (RFC 2782), with its addresses.
-#[derive(Clone, Debug)]
-pub struct ServiceTarget {
-    /// Its host name.
+/// A host that DNS has named: the one of a host name, or one of a service's (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its name.
     pub name: String,
     /// Its port.
     pub port: u16,
@@ -40,8 +40,32 @@ pub struct ServiceTarget {
     pub priority: u16,
     /// Its share; 0 is hardly any.
     pub weight: u16,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
+    /// Its IPv6 addresses; `None` if that could not be told.
+    pub v6: Option<Vec<IpAddr>>,
+    /// Its IPv4 addresses; `None` if that could not be told.
+    pub v4: Option<Vec<IpAddr>>,
+}
+
+impl Host {
+    /// Takes over from what was known of it before what could not be told now.
+    pub fn keep(&mut self, known: &[Self]) {
+        let same = known.iter().find(|old| (&old.name, old.port) == (&self.name, self.port));
+        if let Some(old) = same {
+            self.v6 = self.v6.take().or_else(|| old.v6.clone());
+            self.v4 = self.v4.take().or_else(|| old.v4.clone());
+        }
+    }
+
+    fn locations(&self) -> impl Iterator<Item = Location> {
+        let authority = format!("{}:{}", self.name.trim_end_matches('.'), self.port);
+        let (weight, priority) = (u32::from(self.weight.max(1)), self.priority);
+        pairs(self).into_iter().map(move |addresses| Location {
+            addresses,
+            authority: authority.clone(),
+            weight,
+            priority,
+        })
+    }
 }
 
 /// The endpoints of one entry of the config. A name that was never answered has none.
@@ -64,41 +88,22 @@ pub fn locate(endpoint: &EndpointConfig, answers: &Answers) -> Vec<Location> {
     locations
 }
 
-/// The endpoints of a host with these addresses.
+/// The endpoints of these hosts, in an order that an answer in another order does not change.
 #[must_use]
-pub fn of_host(name: &str, port: u16, addresses: &[IpAddr]) -> Vec<Location> {
-    let authority = format!("{name}:{port}");
-    let location =
-        |addresses| Location { addresses, authority: authority.clone(), weight: 1, priority: 0 };
-    pairs(port, addresses).into_iter().map(location).collect()
-}
-
-/// The endpoints of a service with these targets.
-#[must_use]
-pub fn of_service(targets: &[ServiceTarget]) -> Vec<Location> {
-    let located = targets.iter().flat_map(|target| {
-        let locations = of_host(target.name.trim_end_matches('.'), target.port, &target.addresses);
-        let ServiceTarget { priority, weight, .. } = *target;
-        let weight = u32::from(weight.max(1));
-        locations.into_iter().map(move |location| Location { weight, priority, ..location })
-    });
-    let mut located: Vec<_> = located.collect();
+pub fn of_hosts(hosts: &[Host]) -> Vec<Location> {
+    let mut located: Vec<_> = hosts.iter().flat_map(Host::locations).collect();
     located.sort_by(|a, b| (a.priority, &a.addresses).cmp(&(b.priority, &b.addresses)));
     located.dedup_by(|a, b| a.addresses == b.addresses);
     located
 }
 
-/// IPv6 first (RFC 6724), each with an IPv4 address to fall back to; sorted, so that an answer in
-/// another order is the same answer.
-fn pairs(port: u16, addresses: &[IpAddr]) -> Vec<Vec<SocketAddr>> {
-    let family = |is_v6: bool| {
-        let of_family = addresses.iter().filter(|address| address.is_ipv6() == is_v6);
-        let mut found: Vec<_> = of_family.map(|ip| SocketAddr::new(*ip, port)).collect();
-        found.sort();
-        found.dedup();
-        found
+/// IPv6 first (RFC 6724), each with an IPv4 address to fall back to.
+fn pairs(host: &Host) -> Vec<Vec<SocketAddr>> {
+    let sorted = |addresses: &Option<Vec<IpAddr>>| {
+        let found = addresses.iter().flatten().map(|ip| SocketAddr::new(*ip, host.port));
+        found.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
     };
-    let (v6, v4) = (family(true), family(false));
+    let (v6, v4) = (sorted(&host.v6), sorted(&host.v4));
     let pair = |index: usize| v6.get(index).into_iter().chain(v4.get(index)).copied().collect();
     (0..v6.len().max(v4.len())).map(pair).collect()
 }
@@ -115,9 +120,11 @@ mod tests {
         locations.iter().map(show).collect()
     }
 
-    fn host(addresses: &[&str]) -> Vec<String> {
+    fn host(addresses: &[&str]) -> Host {
         let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-        shown(&of_host("h", 80, &addresses))
+        let (v6, v4) = addresses.iter().partition(|address| address.is_ipv6());
+        let name = "h.".to_owned();
+        Host { name, port: 80, priority: 0, weight: 1, v6: Some(v6), v4: Some(v4) }
     }
 
     #[test]
@@ -127,33 +134,43 @@ mod tests {
             (&["10.0.0.2", "10.0.0.1", "10.0.0.2"], &["10.0.0.1:80*1 p0", "10.0.0.2:80*1 p0"]),
             (&["::2", "::1"], &["[::1]:80*1 p0", "[::2]:80*1 p0"]),
             (&["127.0.0.1", "::1"], &["[::1]:80|127.0.0.1:80*1 p0"]),
-            (&["10.0.0.1", "::1", "10.0.0.2"], &["[::1]:80|10.0.0.1:80*1 p0", "10.0.0.2:80*1 p0"]),
+            (&["10.0.0.1", "::1", "10.0.0.2"], &["10.0.0.2:80*1 p0", "[::1]:80|10.0.0.1:80*1 p0"]),
         ] {
-            assert_eq!(host(addresses), expected, "{addresses:?}");
+            assert_eq!(shown(&of_hosts(&[host(addresses)])), expected, "{addresses:?}");
         }
     }
 
     #[test]
     fn a_service_has_ports_weights_and_priorities() {
-        let target = |port, priority, weight, address: &str| ServiceTarget {
-            name: "a.".to_owned(),
-            port,
-            priority,
-            weight,
-            addresses: vec![address.parse().unwrap()],
-        };
+        let target =
+            |port, priority, weight, address| Host { port, priority, weight, ..host(&[address]) };
         let targets = [
             target(81, 20, 5, "10.0.0.3"),
             target(80, 10, 60, "10.0.0.1"),
             target(80, 10, 0, "10.0.0.2"),
             target(80, 10, 60, "10.0.0.1"),
         ];
-        let located = of_service(&targets);
+        let located = of_hosts(&targets);
         assert_eq!(
             shown(&located),
             ["10.0.0.1:80*60 p10", "10.0.0.2:80*1 p10", "10.0.0.3:81*5 p20"]
         );
-        assert_eq!(located[0].authority, "a:80");
+        assert_eq!(located[0].authority, "h:80");
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_as_it_was() {
+        let known = [host(&["::1", "10.0.0.1"]), Host { port: 81, ..host(&["::9"]) }];
+        let mut half = Host { v4: None, ..host(&["::2"]) };
+        half.keep(&known);
+        assert_eq!(shown(&of_hosts(&[half])), ["[::2]:80|10.0.0.1:80*1 p0"]);
+        // "None" is an answer, too.
+        let mut without = host(&["::2"]);
+        without.keep(&known);
+        assert_eq!(shown(&of_hosts(&[without])), ["[::2]:80*1 p0"]);
+        let mut other = Host { port: 82, v6: None, v4: None, ..host(&[]) };
+        other.keep(&known);
+        assert_eq!(of_hosts(&[other]), []);
     }
 
     #[test]
@@ -161,8 +178,7 @@ mod tests {
         let origin = Origin::Host { name: "h".to_owned(), port: 80 };
         let endpoint = EndpointConfig { origin: origin.clone(), weight: 3 };
         assert!(locate(&endpoint, &Answers::new()).is_empty());
-        let addresses = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
-        let answers = Answers::from([(origin, of_host("h", 80, &addresses))]);
+        let answers = Answers::from([(origin, of_hosts(&[host(&["10.0.0.1", "10.0.0.2"])]))]);
         assert_eq!(shown(&locate(&endpoint, &answers)), ["10.0.0.1:80*3 p0", "10.0.0.2:80*3 p0"]);
         let origin = "http://127.0.0.1:9".parse().unwrap();
         let fixed = EndpointConfig { origin, weight: 2 };

@@ -177,10 +177,7 @@ impl Path {
             // Nothing to choose: no need to know what the other workers send there.
             return tried.is_empty().then(|| (0, Visit::new(self, 0, false)));
         }
-        let RosterOf { changes, tick, is_warming } = self.roster_of.get();
-        if changes != self.fleet.changes() || (is_warming && tick != self.ticks.now()) {
-            self.make_roster();
-        }
+        self.renew_roster();
         let load = |index: usize| self.pools[index].endpoint.load();
         let draw = self.ids.draw();
         let index = self.roster.borrow_mut().pick(self.plan.balance, draw, tried, load)?;
@@ -190,7 +187,16 @@ impl Path {
     /// Whether a request that failed has another endpoint to go to.
     #[must_use]
     pub fn has_other(&self, tried: &Tried) -> bool {
+        // That very failure may have ejected the last one of a priority.
+        self.renew_roster();
         self.pools.len() > 1 && self.roster.borrow().has_other(tried)
+    }
+
+    fn renew_roster(&self) {
+        let RosterOf { changes, tick, is_warming } = self.roster_of.get();
+        if changes != self.fleet.changes() || (is_warming && tick != self.ticks.now()) {
+            self.make_roster();
+        }
     }
 
     fn make_roster(&self) {

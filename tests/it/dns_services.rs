@@ -4,10 +4,11 @@
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use hickory_resolver::proto::rr::RecordType;
 use socket2::{Domain, Socket, Type};
 
 use crate::dns::{EAGER, TURNS, await_answer, endpoints, hits, named};
-use crate::harness::{Backend, DnsServer, Proxy, Reply, Scrape, Setup, eventually};
+use crate::harness::{Backend, DnsServer, Mood, Proxy, Reply, Scrape, Setup, eventually};
 
 const SERVICE: &str = "_http._tcp.orders.test";
 const HOSTS: [&str; 3] = ["a.test", "b.test", "c.test"];
@@ -126,6 +127,23 @@ fn a_name_with_two_families_of_which_one_refuses_is_one_endpoint_that_fails_noth
     assert!(connects(&scrape)[0] >= 1.0 && connects(&scrape)[1] == 0.0, "{:?}", connects(&scrape));
     assert_eq!(scrape.sum("cutover_errors_total", &[]), 0.0);
     assert_eq!(scrape.sum("cutover_endpoint_ejections_total", &[]), 0.0);
+}
+
+#[test]
+fn a_failure_for_one_family_keeps_what_is_known_of_it() {
+    let (dns, other, backend) = (DnsServer::start(), Backend::ok("other"), Backend::ok("v4"));
+    dns.host("orders.test", &["127.0.0.1", "::1"]);
+    let proxy = named(backend.address.port(), &other, &dns).start();
+    for mood in [Mood::Servfail, Mood::Silent] {
+        dns.mood_for(RecordType::A, mood);
+        let before = dns.asked("orders.test", RecordType::A).len();
+        eventually!(dns.asked("orders.test", RecordType::A).len() > before + 2);
+        for _ in 0..5 {
+            assert_eq!(proxy.client().get("/").text(), "v4", "{mood:?}");
+        }
+        dns.mood_for(RecordType::A, Mood::Sound);
+    }
+    assert_eq!(proxy.scrape().sum("cutover_errors_total", &[]), 0.0);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Names at a start and at a reload: what can't be resolved keeps nothing else from serving.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use cutover::config::ConfigError;
+use hickory_resolver::proto::rr::RecordType;
 
 use crate::dns::{NAME, await_lookups, endpoints, lookups, named, under_load};
-use crate::harness::{Backend, DnsServer, Mood, Setup, eventually};
+use crate::harness::{Backend, DnsServer, Mood, Proxy, Reply, Setup, eventually};
 
 const ONE: &str = "127.0.0.1";
 
@@ -43,16 +45,74 @@ fn a_start_waits_five_seconds_for_names_at_most() {
 }
 
 #[test]
-fn the_name_localhost_is_resolved_as_the_system_does() {
-    let (other, backend) = (Backend::ok("other"), Backend::ok("localhost"));
+fn a_name_waits_for_no_other() {
+    let (dns, named) = (DnsServer::start(), Backend::ok("named"));
+    let port = named.address.port();
+    dns.host(NAME, &[ONE]);
+    let url = format!("http://{NAME}:{port}");
+    let setup = Setup::new(named.address, named.address).legacy_urls(&[&url]);
+    // A service is asked for by another type, to which there is never an answer.
+    dns.mood_for(RecordType::SRV, Mood::Silent);
+    let text = setup.tail(&dns.section("ttl_min = \"10ms\"\ntimeout = \"60s\"")).text();
+    let async_ = format!("[async]\nendpoints = [\"http://{}\"]", named.address);
+    let text =
+        text.replace(&async_, "[async]\nendpoints = [\"http+srv://_http._tcp.silent.test\"]");
+    assert!(text.contains("silent.test"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cutover.toml");
+    std::fs::write(&file, text).unwrap();
+    let proxy = Proxy::start(dir, file);
+    assert_eq!(proxy.client().get("/").text(), "named");
+    let asked = || dns.asked(NAME, RecordType::A).len();
+    let before = asked();
+    eventually!(asked() > before + 3, "its answer is not kept fresh");
+}
+
+#[test]
+fn the_name_localhost_is_known_without_dns() {
+    let (dns, other) = (DnsServer::start(), Backend::ok("other"));
+    let backend = Backend::ok("localhost");
     let url = format!("http://localhost:{}", backend.address.port());
     let setup = Setup::new(other.address, other.address).legacy_urls(&[&url]);
-    let proxy = setup.start();
-    for _ in 0..10 {
-        assert_eq!(proxy.client().get("/").text(), "localhost");
+    dns.mood(Mood::Silent);
+    // By the system's servers, and by one that says nothing.
+    for section in ["", &dns.section("")] {
+        let proxy = setup.clone().tail(section).start();
+        for _ in 0..10 {
+            assert_eq!(proxy.client().get("/").text(), "localhost");
+        }
+        assert_eq!((lookups(&proxy, "success"), lookups(&proxy, "failure")), (1.0, 0.0));
+        assert_eq!(endpoints(&proxy.scrape()).len(), 1);
     }
-    assert_eq!((lookups(&proxy, "success"), lookups(&proxy, "failure")), (1.0, 0.0));
-    assert_eq!(endpoints(&proxy.scrape()).len(), 1);
+    assert!(dns.asked("localhost", RecordType::A).is_empty());
+}
+
+/// A name other than localhost that `/etc/hosts` has for a loopback address.
+fn local_name() -> Option<(IpAddr, String)> {
+    let hosts = std::fs::read_to_string("/etc/hosts").ok()?;
+    let mut names = hosts.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address: Ipv4Addr = words.next()?.parse().ok()?;
+        let name = words.find(|name| !name.starts_with("localhost"))?;
+        address.is_loopback().then(|| (address.into(), name.to_owned()))
+    });
+    names.next()
+}
+
+#[test]
+fn an_address_in_etc_hosts_goes_before_dns() {
+    let Some((address, name)) = local_name() else {
+        println!("/etc/hosts has no loopback address but that of localhost");
+        return;
+    };
+    let (dns, other) = (DnsServer::start(), Backend::ok("other"));
+    let backend = Backend::start_at(SocketAddr::new(address, 0), |_| Reply::ok("local"));
+    dns.host(&name, &["127.0.0.77"]);
+    let url = format!("http://{name}:{}", backend.address.port());
+    let setup = Setup::new(other.address, other.address).legacy_urls(&[&url]);
+    let proxy = setup.tail(&dns.section("")).start();
+    assert_eq!(proxy.client().get("/").text(), "local");
+    assert!(dns.asked(&name, RecordType::A).is_empty());
 }
 
 // === At a reload ===

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 CALL_SECONDS = 20
 JOIN_SECONDS = CALL_SECONDS + 10
+BEAT_SECONDS = 0.02
 HEAD_MAX = 16 * 1024
 
 
@@ -59,6 +60,8 @@ class Callers:
     def __init__(self, port, rate, draw, clients=40, seed=1, note=None):
         self.calls = []
         self.sent = 0
+        # By how much the machine itself has kept a clock waiting, in seconds, at the most.
+        self.lag = 0
         self._note = note or self.calls.append
         self._draw = draw
         self._port = port
@@ -89,8 +92,15 @@ class Callers:
 
     async def _call_all(self):
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_lag())
             for client in range(self._clients):
                 group.create_task(self._client(client))
+
+    async def _watch_lag(self):
+        while not self._stop.is_set():
+            due = time.monotonic() + BEAT_SECONDS
+            await asyncio.sleep(BEAT_SECONDS)
+            self.lag = max(self.lag, time.monotonic() - due)
 
     async def _client(self, client):
         drawing = random.Random(f"{self._seed} {client}")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests against real backends: tests/real/run.sh [-v] [-k WORD].
-# Makes what is missing: the Debian packages of the load clients, the backends' virtual environment
-# in target/ (kept between runs), and the release binary.
+# Makes what is missing: the Debian packages of the load clients and of what disturbs networks, the
+# backends' virtual environment in target/ (kept between runs), and the release binary.
+# The long soak is a program of its own: see tests/real/soak.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,6 +10,11 @@ missing=()
 command -v wrk >/dev/null || missing+=(wrk)
 command -v h2load >/dev/null || missing+=(nghttp2-client)
 command -v curl >/dev/null || missing+=(curl)
+if ((EUID == 0)); then
+    # Others can't make networks to disturb.
+    command -v nft >/dev/null || missing+=(nftables)
+    command -v ip >/dev/null || missing+=(iproute2)
+fi
 if ((${#missing[@]})); then
     as_root=()
     ((EUID == 0)) || as_root=(sudo)
@@ -30,5 +36,5 @@ fi
 
 # Nothing is compiled beside the sources. The tests bound each of their waits; this bounds them all.
 export PYTHONDONTWRITEBYTECODE=1
-exec timeout --foreground --kill-after=10 240 \
+exec timeout --foreground --kill-after=10 480 \
     "$venv/bin/python" -m unittest discover --start-directory tests/real "$@"

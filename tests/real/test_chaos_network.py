@@ -14,6 +14,8 @@ SEED = 1
 TIMEOUT = 0.3
 LIMITS = 'connect_timeout = "300ms"\nresponse_timeout = "300ms"\nslow_start = "0s"'
 SLOWEST = 2 * (TIMEOUT + 0.2) + 0.5
+# What takes longer than this is not waited for.
+PATIENCE_SECONDS = 10
 KINDS = [Ask(), Ask(), Ask(), Ask("POST")]
 
 
@@ -46,12 +48,12 @@ class Network(ChaosTest):
         proxy = self.start_proxy(LIMITS, 'for = "1s"')
         with self.calling(proxy) as callers:
             self.far.filter(f"ip daddr {lost.host} drop")
-            out = seconds_until(lambda: not is_up(proxy, lost), 4, "it is still used")
+            out = seconds_until(lambda: not is_up(proxy, lost), PATIENCE_SECONDS, "it is still used")
             time.sleep(0.5)
             self.far.unfilter()
             before = served(proxy, lost)
             back = seconds_until(
-                lambda: served(proxy, lost) > before, 6, "it gets nothing although it is back"
+                lambda: served(proxy, lost) > before, PATIENCE_SECONDS, "it gets nothing although it is back"
             )
             healed = time.monotonic()
             time.sleep(1)
@@ -59,7 +61,7 @@ class Network(ChaosTest):
         self.assert_all_good([call for call in calls if call.ask.method == "GET"])
         self.assert_all_good([call for call in calls if call.sent > healed + 0.5])
         slowest = max(call.seconds for call in calls)
-        self.assertLess(slowest, SLOWEST)
+        self.assertLess(slowest, SLOWEST + callers.lag)
         self.assert_nothing_leaked(proxy)
         print(
             f"black hole: {tally(calls)}, out after {out:.2f} s, back after {back:.2f} s, "
@@ -80,10 +82,10 @@ class Network(ChaosTest):
         self.assertGreater(len(dark), 10)
         self.assertEqual([call for call in dark if call.is_good], [])
         slowest = max(call.seconds for call in calls)
-        self.assertLess(slowest, SLOWEST)
+        self.assertLess(slowest, SLOWEST + callers.lag)
         bad = [call for call in calls if not call.is_good]
-        healed = max(call.ended for call in bad) - mended
-        self.assertLess(healed, 1.5)
+        healed = max(0, max(call.ended for call in bad) - mended)
+        self.assertLess(healed, 1 + callers.lag)
         self.assert_nothing_leaked(proxy)
         print(
             f"cut cable: {tally(calls)}, healed after {healed:.2f} s, "
@@ -102,7 +104,7 @@ class Network(ChaosTest):
         median, slowest = seconds[len(seconds) // 2], seconds[-1]
         # The kernel waits for 200 ms before it sends again: some were lost, most were not.
         self.assertGreater(slowest, 0.15)
-        self.assertLess(median, 0.1)
+        self.assertLess(median, 0.1 + callers.lag)
         metrics = proxy.metrics()
         self.assertEqual(metrics.sum("cutover_endpoint_ejections_total", path="legacy"), 0)
         self.assert_nothing_leaked(proxy)
@@ -116,12 +118,12 @@ class Network(ChaosTest):
         proxy = self.start_proxy(LIMITS, 'for = "1s"')
         with self.calling(proxy) as callers:
             self.far.filter(f"ip daddr {cut_off.host} meta l4proto tcp reject with tcp reset")
-            out = seconds_until(lambda: not is_up(proxy, cut_off), 2, "it is still used")
+            out = seconds_until(lambda: not is_up(proxy, cut_off), PATIENCE_SECONDS, "it is still used")
             time.sleep(0.5)
             self.far.unfilter()
             before = served(proxy, cut_off)
             back = seconds_until(
-                lambda: served(proxy, cut_off) > before, 6, "it gets nothing although it is back"
+                lambda: served(proxy, cut_off) > before, PATIENCE_SECONDS, "it gets nothing although it is back"
             )
             healed = time.monotonic()
             time.sleep(1)
@@ -132,7 +134,7 @@ class Network(ChaosTest):
         self.assertGreaterEqual(served(proxy, cut_off, "failure"), 5)
         # A refusal is told at once: nobody waits for a timeout.
         slowest = max(call.seconds for call in calls)
-        self.assertLess(slowest, TIMEOUT)
+        self.assertLess(slowest, TIMEOUT + callers.lag)
         self.assert_nothing_leaked(proxy)
         print(
             f"resets: {tally(calls)}, out after {out * 1e3:.0f} ms, back after {back:.2f} s, "
