@@ -51,6 +51,8 @@ pub struct Candidate {
 #[derive(Debug, Default)]
 pub struct Roster {
     seats: Vec<Seat>,
+    // Sound ones of lower priority, the next first: for retries that find no other seat.
+    standby: Vec<usize>,
     weight: f64,
     is_even: bool,
     is_panic: bool,
@@ -128,6 +130,11 @@ impl Roster {
                 turn: old.turn(index),
             })
             .collect();
+        let mut standby: Vec<usize> = (0..candidates.len())
+            .filter(|index| !seats.iter().any(|seat| seat.index == *index))
+            .filter(|index| may(&candidates[*index]))
+            .collect();
+        standby.sort_by_key(|index| candidates[*index].priority);
         let first = seats.first().map_or(1.0, |seat| seat.weight);
         Self {
             weight: seats.iter().map(|seat| seat.weight).sum(),
@@ -135,6 +142,7 @@ impl Roster {
             is_even: seats.iter().all(|seat| seat.weight == first),
             is_panic: enough.is_none() && !candidates.is_empty(),
             seats,
+            standby,
         }
     }
 
@@ -151,7 +159,8 @@ impl Roster {
     /// Whether there is an endpoint for a request that has been to those in `tried`.
     #[must_use]
     pub fn has_other(&self, tried: &Tried) -> bool {
-        self.seats.iter().any(|seat| !tried.has(seat.index))
+        let mut all = self.seats.iter().map(|seat| &seat.index).chain(&self.standby);
+        all.any(|index| !tried.has(*index))
     }
 
     /// The endpoint for a request that has been to those in `tried`: none if there is no other.
@@ -181,10 +190,14 @@ impl Roster {
         load: impl Fn(usize) -> usize,
     ) -> Option<usize> {
         let left: Vec<_> = self.seats.iter().filter(|seat| !tried.has(seat.index)).collect();
+        if left.is_empty() {
+            return self.standby.iter().copied().find(|index| !tried.has(*index));
+        }
         let seats = left.iter().map(|seat| Seat { index: seat.index, ..**seat });
         let mut rest = Self {
             seats: seats.collect(),
             weight: left.iter().map(|seat| seat.weight).sum(),
+            standby: Vec::new(),
             is_even: self.is_even,
             is_panic: self.is_panic,
         };
@@ -395,6 +408,20 @@ mod tests {
                 tried.add(index);
             }
             assert_eq!(roster.pick(balance, 7 << 40, &tried, |_| 0), None);
+        }
+    }
+
+    #[test]
+    fn a_retry_that_finds_no_other_goes_to_the_next_priority() {
+        let of = |priority| Candidate { priority, ..UP };
+        let candidates = [of(2), of(0), Candidate { priority: 1, ..DOWN }, of(1)];
+        let mut roster = roster(&candidates);
+        let mut tried = Tried::default();
+        for expected in [Some(1), Some(3), Some(0), None] {
+            assert_eq!(roster.has_other(&tried), expected.is_some());
+            let pick = roster.pick(Balance::LeastRequest, 0, &tried, |_| 0);
+            assert_eq!(pick, expected);
+            tried.add(pick.unwrap_or_default());
         }
     }
 }
