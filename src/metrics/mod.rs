@@ -7,6 +7,7 @@
 mod families;
 pub mod shard;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,6 +32,14 @@ pub struct Metrics {
     config_hash: IntGaugeVec,
     drain_phase: IntGaugeVec,
     dns_lookups: IntCounterVec,
+    shown: Mutex<Shown>,
+}
+
+/// Labels of the config in force, to be taken away with it.
+#[derive(Debug, Default)]
+struct Shown {
+    routes: HashSet<String>,
+    hash: String,
 }
 
 impl Metrics {
@@ -75,6 +84,7 @@ impl Metrics {
                 Opts::new("cutover_dns_lookups_total", "Lookups of host names, by result."),
                 &["result"],
             )?,
+            shown: Mutex::default(),
             shared,
         };
         metrics.register()?;
@@ -146,12 +156,21 @@ impl Metrics {
         u16::try_from(index).ok().map(RouteId)
     }
 
-    /// Shows the weights of a new config, and only those.
+    /// Shows the weights in force, and only those. No scrape finds a gap between old and new.
     pub fn set_weights<'a>(&self, weights: impl Iterator<Item = (&'a str, Weight, Weight)>) {
-        self.weight.reset();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut shown.routes);
         for (route, configured, effective) in weights {
             self.weight.with_label_values(&[route, "configured"]).set(configured.share());
             self.weight.with_label_values(&[route, "effective"]).set(effective.share());
+            gone.remove(route);
+            shown.routes.insert(route.to_owned());
+        }
+        for route in gone {
+            for kind in ["configured", "effective"] {
+                // It was shown, so it is there.
+                let _ = self.weight.remove_label_values(&[&route, kind]);
+            }
         }
     }
 
@@ -160,8 +179,13 @@ impl Metrics {
         self.reloads.with_label_values(&["success"]).inc();
         self.reload_successful.set(1);
         self.reload_timestamp.set(now);
-        self.config_hash.reset();
         self.config_hash.with_label_values(&[hash]).set(1);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = std::mem::replace(&mut shown.hash, hash.to_owned());
+        if !gone.is_empty() && gone != hash {
+            // It was shown, so it is there.
+            let _ = self.config_hash.remove_label_values(&[&gone]);
+        }
     }
 
     /// Shows that a new config was refused.
@@ -238,6 +262,26 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_a_config_no_longer_has_is_no_longer_shown() {
+        let metrics = Metrics::new(1).unwrap();
+        let half = Weight::from_share(0.5).unwrap();
+        metrics.set_weights([("a", half, half), ("b", half, half)].into_iter());
+        metrics.config_applied("one", 0.0);
+        metrics.set_weights([("b", Weight::ONE, half)].into_iter());
+        metrics.config_applied("two", 0.0);
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let shown = text.lines().filter(|line| {
+            line.starts_with("cutover_weight{") || line.starts_with("cutover_config_info{")
+        });
+        let expected = [
+            r#"cutover_config_info{hash="two"} 1"#,
+            r#"cutover_weight{kind="configured",route="b"} 1"#,
+            r#"cutover_weight{kind="effective",route="b"} 0.5"#,
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::upstream::balance::{Candidate, Health};
 use crate::upstream::eject::Ejection;
+use crate::upstream::standing::{Candidate, Health};
 
 /// The share of its weight with which an endpoint starts.
 const WARMTH_MIN: f64 = 0.1;

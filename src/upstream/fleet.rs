@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::upstream::balance::{Health, Roster};
+use crate::upstream::balance::Roster;
 use crate::upstream::eject::EjectRules;
 use crate::upstream::endpoint::{Endpoint, Member};
+use crate::upstream::standing::Health;
 use crate::vocab::Side;
 
 /// The endpoints of one path.

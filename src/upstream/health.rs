@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::HealthConfig;
 use crate::ids::Ids;
-use crate::upstream::balance::Health;
 use crate::upstream::conn::dial;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::fleet::Fleet;
+use crate::upstream::standing::Health;
 
 /// The most that is read of a probe's response head.
 const HEAD_MAX: usize = 16 * 1024;

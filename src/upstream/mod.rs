@@ -18,6 +18,7 @@ pub mod path;
 pub mod plan;
 pub mod pool;
 pub mod retry;
+pub mod standing;
 mod wait;
 
 use std::rc::Rc;

@@ -9,13 +9,14 @@ use http::StatusCode;
 use crate::ids::Ids;
 use crate::metrics::shard::Shard;
 use crate::tick::Ticks;
-use crate::upstream::balance::{Roster, Tried};
+use crate::upstream::balance::Roster;
 use crate::upstream::endpoint::Member;
 use crate::upstream::fleet::{Fleet, FleetRules};
 use crate::upstream::gate::Gate;
 use crate::upstream::plan::Plan;
 use crate::upstream::pool::Pool;
 use crate::upstream::retry::Budget;
+use crate::upstream::standing::Tried;
 use crate::vocab::Side;
 use crate::wire::socket::Scratch;
 
