@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -101,11 +102,14 @@ pub struct Writer {
     thread: thread::JoinHandle<()>,
 }
 
-/// Starts the writer for `target`; `None` if the log is off.
+/// Starts the writer for `target`, which counts in `lost` what it can't write; `None` if the log is off.
 ///
 /// # Errors
 /// When the file can't be opened or the thread not started.
-pub fn start(target: &LogTarget) -> io::Result<Option<(SyncSender<Vec<u8>>, Writer)>> {
+pub fn start(
+    target: &LogTarget,
+    lost: Arc<AtomicU64>,
+) -> io::Result<Option<(SyncSender<Vec<u8>>, Writer)>> {
     let out: Box<dyn Write + Send> = match target {
         LogTarget::Off => return Ok(None),
         LogTarget::Stdout => Box::new(io::stdout()),
@@ -113,7 +117,7 @@ pub fn start(target: &LogTarget) -> io::Result<Option<(SyncSender<Vec<u8>>, Writ
     };
     let (sender, receiver) = sync_channel(CHUNKS_MAX);
     let builder = thread::Builder::new().name("access-log".to_owned());
-    let thread = builder.spawn(move || write_all(out, &receiver))?;
+    let thread = builder.spawn(move || write_all(out, &receiver, &lost))?;
     Ok(Some((sender, Writer { thread })))
 }
 
@@ -126,11 +130,32 @@ impl Writer {
     }
 }
 
-fn write_all(mut out: Box<dyn Write + Send>, chunks: &Receiver<Vec<u8>>) {
+fn write_all(mut out: impl Write, chunks: &Receiver<Vec<u8>>, lost: &AtomicU64) {
+    // An error has cut the last line short: the next one begins on a line of its own.
+    let mut is_torn = false;
     for chunk in chunks {
-        if let Err(error) = out.write_all(&chunk).and_then(|()| out.flush()) {
+        if is_torn && out.write_all(b"\n").is_ok() {
+            is_torn = false;
+        }
+        let mut left = &chunk[..];
+        while !left.is_empty() {
+            match out.write(left) {
+                Ok(0) => break,
+                Ok(written) => left = &left[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::error!(%error, "can't write the access log");
+                    break;
+                }
+            }
+        }
+        if let Err(error) = out.flush() {
             tracing::error!(%error, "can't write the access log");
         }
+        let lines = memchr::memchr_iter(b'\n', left).count();
+        lost.fetch_add(lines as u64, Ordering::Relaxed);
+        let written = &chunk[..chunk.len() - left.len()];
+        is_torn |= written.last().is_some_and(|last| *last != b'\n');
     }
 }
 
@@ -186,12 +211,44 @@ mod tests {
     fn what_was_handed_on_is_written_before_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let (sender, writer) = start(&LogTarget::File(path.clone())).unwrap().unwrap();
+        let (sender, writer) =
+            start(&LogTarget::File(path.clone()), Arc::default()).unwrap().unwrap();
         let log = AccessLog::new(sender, Arc::default());
         (0..5_000).for_each(|_| log.log(&line()));
         log.flush();
         drop(log);
         writer.finish();
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 5_000);
+    }
+
+    /// Has room for so many bytes at each write, as long as there are numbers left.
+    struct Filling(Vec<u8>, Vec<usize>);
+
+    impl Write for Filling {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = if self.1.is_empty() { bytes.len() } else { self.1.remove(0) };
+            let room = room.min(bytes.len());
+            self.0.extend_from_slice(&bytes[..room]);
+            if room == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(room) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_counted_and_spoil_no_other() {
+        let (sender, chunks) = sync_channel(8);
+        for chunk in ["one\ntwo\n", "three\n", "four\n"] {
+            sender.send(chunk.as_bytes().to_vec()).unwrap();
+        }
+        drop(sender);
+        let lost = AtomicU64::new(0);
+        // The second line is cut; then there is no room at all; then there is.
+        let mut out = Filling(Vec::new(), vec![5, 0, 0, 0]);
+        write_all(&mut out, &chunks, &lost);
+        assert_eq!(String::from_utf8(out.0).unwrap(), "one\nt\nfour\n");
+        assert_eq!(lost.load(Ordering::Relaxed), 2);
     }
 }

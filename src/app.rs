@@ -85,7 +85,8 @@ impl App {
             workers => workers,
         };
         let metrics = Arc::new(Metrics::new(workers)?);
-        let log = access_log::start(&config.access_log).context("can't open the access log")?;
+        let log = access_log::start(&config.access_log, metrics.log_lines_lost())
+            .context("can't open the access log")?;
         let (log_sender, log) = log.unzip();
         let admin_listener = admin::bind(&config.admin)?;
         let mut bound = config

@@ -4,6 +4,8 @@
 //! a 4xx or a close and never counts against a path, since the error rate of a path may roll a
 //! migration back and must not be in a hostile client's hands.
 
+use std::io;
+
 use http::{HeaderValue, StatusCode};
 
 /// A fault of the client or of its connection. Counted apart from the paths' errors.
@@ -131,6 +133,17 @@ pub enum ProxyError {
     /// The path's fault.
     #[error("path fault {}", .0.name())]
     Path(PathFault),
+    /// Nobody's but ours: this process or machine has no more descriptors or memory.
+    #[error("out of resources")]
+    Resources,
+}
+
+/// Whether an error says that this process or machine has run out of something, and nothing of the
+/// peer or the file that was asked for.
+#[must_use]
+pub fn is_out_of_resources(error: &io::Error) -> bool {
+    let ours = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| ours.contains(&code))
 }
 
 /// A reply that the proxy makes itself.
@@ -155,6 +168,9 @@ impl ProxyError {
         match self {
             Self::Client(fault, rule) => client_refusal(fault, rule),
             Self::Path(fault) => path_refusal(fault),
+            Self::Resources => {
+                unavailable("proxy_internal_error", "The proxy is out of resources.")
+            }
         }
     }
 }

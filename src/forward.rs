@@ -53,7 +53,13 @@ impl Hold {
     /// The request and its reply are complete: the connection may serve again.
     /// `backend_keeps_for` is what the backend's `Keep-Alive` said.
     pub fn give_back(self, backend_keeps_for: Option<Span>) {
+        self.visit.succeeded();
         self.lease.give_back(backend_keeps_for);
+    }
+
+    /// The reply is complete, but not the request: the connection can't serve again.
+    pub fn succeeded(self) {
+        self.visit.succeeded();
     }
 
     /// The reply broke off, by the backend's fault.
@@ -65,6 +71,7 @@ impl Hold {
     #[must_use]
     pub fn into_tunnel(self) -> Option<(Connection, Place)> {
         let Self { lease, visit, slot } = self;
+        visit.succeeded();
         Some((lease.into_connection()?, Place { _slot: slot, _visit: visit }))
     }
 }

@@ -282,8 +282,9 @@ impl Tail for Settlement {
         if let Some((hold, keeps_for)) = hold {
             match end {
                 End::Complete if !record.exchange.is_uploading() => hold.give_back(keeps_for),
+                End::Complete => hold.succeeded(),
                 End::Path(_) => hold.failed(),
-                End::Complete | End::Dropped | End::Cut => {}
+                End::Dropped | End::Cut => {}
             }
         }
         record.settle(end, bytes);

@@ -315,6 +315,9 @@ impl Proxy {
 
     /// A reply of the proxy itself.
     fn refuse(&self, client: &Client, mut record: Box<Record>, error: ProxyError) -> ClientReply {
+        if error == ProxyError::Resources {
+            self.supplies.shard.out_of_resources.add(1);
+        }
         let refusal = error.refusal();
         record.code = refusal.status.as_u16();
         record.error = Some(error);

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::config::{hash, read_text};
+use crate::error::is_out_of_resources;
 use crate::publisher::Publisher;
 
 /// The hash is taken at least this often.
@@ -33,12 +34,11 @@ pub async fn run(publisher: Arc<Publisher>) {
         if let Ok(None) = timeout(POLL, changed.recv()).await {
             sleep(POLL).await;
         }
-        let seen = content_hash(&file);
-        if seen == known {
+        let Some(seen) = content_hash(&file).filter(|seen| *seen != known) else {
             continue;
-        }
+        };
         sleep(SETTLE).await;
-        if content_hash(&file) != seen {
+        if content_hash(&file).as_ref() != Some(&seen) {
             continue;
         }
         known = seen;
@@ -54,9 +54,14 @@ pub async fn run(publisher: Arc<Publisher>) {
     }
 }
 
-/// `None` while the file can't be read, as between a delete and a create.
-fn content_hash(file: &Path) -> Option<String> {
-    read_text(file).ok().map(|text| hash(text.as_bytes()))
+/// The content's hash, or none while the file can't be read, as between a delete and a create. `None`
+/// when there was no descriptor to look with, which says nothing of the file.
+fn content_hash(file: &Path) -> Option<Option<String>> {
+    match read_text(file) {
+        Ok(text) => Some(Some(hash(text.as_bytes()))),
+        Err(error) if is_out_of_resources(&error) => None,
+        Err(_) => Some(None),
+    }
 }
 
 fn watch_directory(file: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {

@@ -16,7 +16,7 @@ use crate::upstream::fleet::Fleet;
 use crate::vocab::{Reason, Resend, RouteId, Side};
 
 /// Everything that the shards hold: name, help.
-const FAMILIES: [(&str, &str); 32] = [
+const FAMILIES: [(&str, &str); 33] = [
     ("cutover_requests_total", "Requests that ended, by path, route and status code."),
     ("cutover_request_duration_seconds", "Head received to last byte sent."),
     ("cutover_upstream_duration_seconds", "Request sent to response head."),
@@ -47,7 +47,8 @@ const FAMILIES: [(&str, &str); 32] = [
     ("cutover_worker_lag_seconds", "How late a worker's own tick woke."),
     ("cutover_drain_cut_total", "Requests cut off at the end of a drain."),
     ("cutover_panics_total", "Panics, each of which ended one connection."),
-    ("cutover_access_log_dropped_total", "Access log lines dropped, the writer being behind."),
+    ("cutover_out_of_resources_total", "Requests refused for want of own descriptors or memory."),
+    ("cutover_access_log_dropped_total", "Access log lines lost, by a slow disk or a full one."),
     ("cutover_route_names", "Route names seen since the start; their number is bounded."),
 ];
 
@@ -89,6 +90,7 @@ impl Collector for Families {
             page.fleet(side, self.shared.fleets.get(side));
         }
         page.clients(&self.shared.shards);
+        page.log(&self.shared);
         page.workers(&self.shared.shards);
         page.endpoints(&self.shared.shards);
         page.into_families()
@@ -214,8 +216,14 @@ impl Page {
         let held_back = sum(&|shard| shard.connections_held_back.get());
         self.counter(rejected, &[("reason", "max_connections")], held_back);
         self.counter("cutover_panics_total", &[], sum(&|shard| shard.panics.get()));
-        let dropped = sum(&|shard| shard.log_lines_dropped.get());
-        self.counter("cutover_access_log_dropped_total", &[], dropped);
+        let refused = sum(&|shard| shard.out_of_resources.get());
+        self.counter("cutover_out_of_resources_total", &[], refused);
+    }
+
+    fn log(&mut self, shared: &Shared) {
+        let dropped: u64 = shared.shards.iter().map(|shard| shard.log_lines_dropped.get()).sum();
+        let lost = shared.log_lines_lost.load(Ordering::Relaxed);
+        self.counter("cutover_access_log_dropped_total", &[], dropped + lost);
     }
 
     fn workers(&mut self, shards: &[Arc<Shard>]) {

@@ -8,7 +8,7 @@ mod families;
 pub mod shard;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
@@ -51,6 +51,7 @@ impl Metrics {
         let shared = Arc::new(Shared {
             shards: (0..workers).map(|_| Arc::default()).collect(),
             waiting: PerSide::default(),
+            log_lines_lost: Arc::default(),
             fleets: PerSide::from_fn(|side| Arc::new(Fleet::new(side))),
             routes: Mutex::new(vec![DEFAULT_ROUTE.to_owned()]),
         });
@@ -132,6 +133,12 @@ impl Metrics {
     #[must_use]
     pub fn waiting(&self, side: Side) -> Arc<AtomicUsize> {
         self.shared.waiting.get(side).clone()
+    }
+
+    /// The number of access log lines that could not be written; the writer keeps it.
+    #[must_use]
+    pub fn log_lines_lost(&self) -> Arc<AtomicU64> {
+        self.shared.log_lines_lost.clone()
     }
 
     /// The endpoints of `side`, whose standing is shown.

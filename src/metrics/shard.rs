@@ -255,6 +255,8 @@ pub struct Shard {
     pub connections_held_back: Cell64,
     /// Panics that ended one connection each.
     pub panics: Cell64,
+    /// Requests refused because this process or machine had run out of something.
+    pub out_of_resources: Cell64,
     /// Access log lines dropped because the writer was behind.
     pub log_lines_dropped: Cell64,
     /// How late the worker's own tick woke.
@@ -300,6 +302,7 @@ pub(crate) struct Shared {
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) waiting: PerSide<Arc<AtomicUsize>>,
     pub(crate) fleets: PerSide<Arc<Fleet>>,
+    pub(crate) log_lines_lost: Arc<AtomicU64>,
     pub(crate) routes: Mutex<Vec<String>>,
 }
 

@@ -172,8 +172,7 @@ async fn is_ready(path: &Path, lease: &mut Lease, exchange: &Exchange) -> Result
 async fn connect(path: &Path, pool: &Rc<Pool>, exchange: &Exchange) -> Result<Lease, ProxyError> {
     exchange.timer.arm(Deadline::Upstream, path.plan.connect);
     let mut connecting = Box::pin(pool.connect());
-    let connected = within(exchange, PathFault::ConnectTimeout, connecting.as_mut()).await?;
-    connected.map_err(ProxyError::Path)
+    within(exchange, PathFault::ConnectTimeout, connecting.as_mut()).await?
 }
 
 /// What becomes of a request that failed at an endpoint: `Ok` if it is sent again.
@@ -192,7 +191,7 @@ fn after(
     }
     let gone = Failed { error, request: None };
     // Once the whole exchange is late, nobody waits for another attempt.
-    if matches!(error, ProxyError::Client(..)) || exchange.timer.expired(Deadline::Exchange) {
+    if !matches!(error, ProxyError::Path(_)) || exchange.timer.expired(Deadline::Exchange) {
         return Err(gone);
     }
     let may_again = tried.number() <= retry.per_request && retry.budget > 0.0;

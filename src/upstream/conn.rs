@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::values::HeaderCase;
-use crate::error::PathFault;
+use crate::error::{PathFault, ProxyError, is_out_of_resources};
 use crate::wire::body::fault;
 use crate::wire::sent::{RecordedStream, SentHead};
 use crate::wire::socket::{JoinedStream, Scratch};
@@ -64,19 +64,24 @@ impl Connection {
     /// Connects to whichever of `addresses` is up first. Cancel safe: a connection that is not wanted any more is closed.
     ///
     /// # Errors
-    /// [`PathFault::Connect`].
+    /// [`PathFault::Connect`], or that we are out of resources ourselves.
     pub async fn open(
         addresses: &[SocketAddr],
         case: HeaderCase,
         scratch: Scratch,
-    ) -> Result<Self, PathFault> {
-        let stream = dial(addresses).await.map_err(|_| PathFault::Connect)?;
+    ) -> Result<Self, ProxyError> {
+        let stream = dial(addresses).await.map_err(|error| match is_out_of_resources(&error) {
+            true => ProxyError::Resources,
+            false => ProxyError::Path(PathFault::Connect),
+        })?;
         // Small requests go out at once; a socket that refuses the option works without it.
         let _ = stream.set_nodelay(true);
         let sent = Rc::new(SentHead::default());
         let io = RecordedStream::new(JoinedStream::new(stream, scratch), sent.clone());
-        let (sender, connection) =
-            builder(case).handshake(TokioIo::new(io)).await.map_err(|_| PathFault::Connect)?;
+        let (sender, connection) = builder(case)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|_| ProxyError::Path(PathFault::Connect))?;
         let (give_back, ended) = oneshot::channel();
         #[expect(clippy::disallowed_methods, reason = "ends with its socket or its sender")]
         tokio::task::spawn_local(async move {

@@ -4,6 +4,7 @@
 //! of both paths are probed at all times, also those of a path that gets no traffic: so it is known
 //! whether the way back would carry. While a change of mind is near, probes come twice as fast.
 
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::HealthConfig;
+use crate::error::is_out_of_resources;
 use crate::ids::Ids;
 use crate::upstream::conn::dial;
 use crate::upstream::endpoint::Endpoint;
@@ -69,29 +71,33 @@ pub async fn watch(endpoint: &Endpoint, fleet: &Fleet, config: &HealthConfig, dr
         let began = Instant::now();
         let probed = match timeout(config.timeout, probe(endpoint, config)).await {
             Ok(probed) => probed,
-            Err(_late) => Err(format!("no answer in {:?}", config.timeout)),
+            Err(_late) => Err(io::Error::other(format!("no answer in {:?}", config.timeout))),
         };
-        endpoint.counts.checked(probed.is_ok());
-        streak.add(probed.is_ok(), config);
-        fleet.checked(endpoint, streak.health, &probed.err().unwrap_or_default());
+        // That this machine is out of resources says nothing of the endpoint.
+        if !probed.as_ref().is_err_and(is_out_of_resources) {
+            endpoint.counts.checked(probed.is_ok());
+            streak.add(probed.is_ok(), config);
+            let why = probed.err().map(|error| error.to_string()).unwrap_or_default();
+            fleet.checked(endpoint, streak.health, &why);
+        }
         sleep_until(began + streak.pause(config.interval, draws.draw())).await;
     }
 }
 
 /// # Errors
 /// Why the endpoint is not as it should be.
-async fn probe(endpoint: &Endpoint, config: &HealthConfig) -> Result<(), String> {
-    let stream = dial(&endpoint.addresses).await.map_err(|error| error.to_string())?;
+async fn probe(endpoint: &Endpoint, config: &HealthConfig) -> io::Result<()> {
+    let stream = dial(&endpoint.addresses).await?;
     let mut builder = http1::Builder::new();
     builder.max_header_size(HEAD_MAX).title_case_headers(true);
     let (mut sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(config.path.as_str())
         .header(HOST, &endpoint.authority)
         .header(USER_AGENT, concat!("cutover/", env!("CARGO_PKG_VERSION")))
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
+        .map_err(io::Error::other)?;
     // The connection ends with its one response, which has then come all the same.
     let responded = match select(pin!(sender.send_request(request)), Box::pin(connection)).await {
         Either::Left((responded, _)) => responded,
@@ -100,12 +106,13 @@ async fn probe(endpoint: &Endpoint, config: &HealthConfig) -> Result<(), String>
             responding.await
         }
     };
-    accepted(responded.map_err(|error| error.to_string())?.status(), config)
+    accepted(responded.map_err(io::Error::other)?.status(), config)
 }
 
-fn accepted(status: StatusCode, config: &HealthConfig) -> Result<(), String> {
+fn accepted(status: StatusCode, config: &HealthConfig) -> io::Result<()> {
     let accepted = config.status.first..=config.status.last;
-    accepted.contains(&status.as_u16()).then_some(()).ok_or_else(|| format!("status {status}"))
+    let refused = || io::Error::other(format!("status {status}"));
+    accepted.contains(&status.as_u16()).then_some(()).ok_or_else(refused)
 }
 
 #[cfg(test)]

@@ -72,11 +72,13 @@ pub struct Visit {
     index: usize,
     // Whether the other workers are told of it.
     is_shared: bool,
+    // Whether it has counted for the endpoint or against it: once.
+    is_judged: Cell<bool>,
 }
 
 impl Visit {
     fn new(path: &Rc<Path>, index: usize, is_shared: bool) -> Self {
-        let visit = Self { path: path.clone(), index, is_shared };
+        let visit = Self { path: path.clone(), index, is_shared, is_judged: Cell::new(false) };
         let pool = visit.pool();
         pool.cells.visits.add(1);
         if is_shared {
@@ -91,26 +93,33 @@ impl Visit {
         &self.path.pools[self.index]
     }
 
-    /// What an endpoint's answer says of the endpoint: a gateway in front of it that finds nobody
-    /// behind it is no better than nobody.
+    /// What the head of a reply says of the endpoint: a gateway in front of it that finds nobody
+    /// behind it is no better than nobody. Any other is judged by its end.
     pub fn answered(&self, status: StatusCode) {
         match status {
             StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => self.failed(),
-            _ => {
-                let pool = self.pool();
-                pool.cells.answered.add(1);
-                pool.endpoint.succeeded();
-            }
+            _ => {}
+        }
+    }
+
+    /// The whole reply came.
+    pub fn succeeded(&self) {
+        if !self.is_judged.replace(true) {
+            let pool = self.pool();
+            pool.cells.answered.add(1);
+            pool.endpoint.succeeded();
         }
     }
 
     /// The request failed there.
     pub fn failed(&self) {
-        let pool = self.pool();
-        pool.cells.faults.add(1);
-        self.path.fleet.failed(&pool.endpoint);
+        if !self.is_judged.replace(true) {
+            let pool = self.pool();
+            pool.cells.faults.add(1);
+            self.path.fleet.failed(&pool.endpoint);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::config::values::HeaderCase;
-use crate::error::PathFault;
+use crate::error::ProxyError;
 use crate::metrics::shard::EndpointCells;
 use crate::tick::{Span, Ticks};
 use crate::upstream::conn::Connection;
@@ -112,8 +112,8 @@ impl Pool {
     /// A new connection. The caller sets its deadline.
     ///
     /// # Errors
-    /// [`PathFault::Connect`].
-    pub async fn connect(self: &Rc<Self>) -> Result<Lease, PathFault> {
+    /// As [`Connection::open`].
+    pub async fn connect(self: &Rc<Self>) -> Result<Lease, ProxyError> {
         // Counted as failed unless it comes up, also when a deadline drops this future.
         let mut attempt = Attempt { cells: &self.cells, up: false };
         let connection =

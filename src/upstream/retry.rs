@@ -31,7 +31,7 @@ pub fn may_retry(
     methods: &Methods,
 ) -> bool {
     let fault = match error {
-        ProxyError::Client(..) => return false,
+        ProxyError::Client(..) | ProxyError::Resources => return false,
         ProxyError::Path(fault) => fault,
     };
     match fault {
@@ -65,7 +65,8 @@ pub fn may_fail_over(
             | PathFault::ResponseTimeout
             | PathFault::BodyTimeout,
         )
-        | ProxyError::Client(..) => may_retry(error, progress, method, methods),
+        | ProxyError::Client(..)
+        | ProxyError::Resources => may_retry(error, progress, method, methods),
     }
 }
 
@@ -162,9 +163,10 @@ mod tests {
             );
             assert_eq!(found, (retry, fail_over), "{fault:?} {progress:?} {method}");
         }
-        let client = ProxyError::Client(ClientFault::BodyCut, "");
-        assert!(!may_retry(client, NotSent, &get, &methods));
-        assert!(!may_fail_over(client, NotSent, &get, &methods));
+        for error in [ProxyError::Client(ClientFault::BodyCut, ""), ProxyError::Resources] {
+            assert!(!may_retry(error, NotSent, &get, &methods));
+            assert!(!may_fail_over(error, NotSent, &get, &methods));
+        }
     }
 
     /// How many retries are left at `now`.

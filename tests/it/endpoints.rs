@@ -147,6 +147,25 @@ fn replies_of_a_gateway_with_nobody_behind_it_eject_and_other_errors_do_not() {
     }
 }
 
+#[test]
+fn an_endpoint_that_cuts_its_replies_short_is_left_out() {
+    let sound = Backend::ok("ok");
+    let cutting = Backend::start(|_| {
+        Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").then_close()
+    });
+    let eject = "balance = \"round_robin\"\neject = { consecutive_failures = 3 }";
+    let proxy = across(&[&sound, &cutting]).legacy(eject).start();
+    let whole = (0..20).filter(|_| proxy.client().get("/").ended == Ended::Whole).count();
+    assert_eq!((whole, cutting.hits()), (17, 3));
+    assert!(!is_up(&proxy, &cutting));
+    let address = cutting.address.to_string();
+    let results = ["success", "failure"].map(|result| {
+        let labels = [LEGACY, ("endpoint", address.as_str()), ("result", result)];
+        proxy.scrape().sum("cutover_endpoint_requests_total", &labels)
+    });
+    assert_eq!(results, [0.0, 3.0]);
+}
+
 // === Probes ===
 
 const PROBED: &str = "balance = \"round_robin\"\nslow_start = \"0s\"\n\

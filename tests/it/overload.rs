@@ -1,9 +1,13 @@
 //! A path at its limit: it sheds fast, the other path does not feel it, and what comes back to it
 //! comes at a pace.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Backend, Client, Latch, Proxy, Reply, Setup, eventually, heavy, within};
+use crate::harness::{
+    Backend, Client, Latch, PROGRAM, Process, Proxy, Reply, Setup, eventually, heavy, within,
+};
 
 /// A backend whose replies wait until the latch opens.
 fn held(latch: &Latch) -> Backend {
@@ -61,6 +65,36 @@ fn a_full_queue_sheds_at_once_and_the_other_path_is_not_slowed() {
     for holder in &mut holders {
         assert_eq!(holder.response().status, 200);
     }
+}
+
+#[test]
+fn running_out_of_descriptors_is_charged_to_no_endpoint() {
+    let backend = Backend::ok("ok");
+    let setup = Setup::new(backend.address, backend.address)
+        .workers(1)
+        .legacy("pool_idle = 0\neject = { consecutive_failures = 1, max_share = 1.0 }");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cutover.toml");
+    std::fs::write(&file, setup.text()).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 48 && exec \"$0\" run --config \"$1\""]);
+    command.args([Path::new(PROGRAM), &file]);
+    let process = Process::start_by(command, dir, file);
+    // Clients take all descriptors that are left; those that find none wait in the accept queue.
+    let mut clients: Vec<_> = (0..60).map(|_| process.client()).collect();
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count();
+    eventually!(descriptors() >= 48, "{} descriptors", descriptors());
+    let refused = clients[0].get("/");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(refused.header("proxy-status"), Some("cutover; error=proxy_internal_error"));
+    drop(clients.split_off(1));
+    eventually!(clients[0].get("/").status == 200);
+    let scrape = process.scrape();
+    assert_eq!(scrape.sum("cutover_errors_total", &[]), 0.0);
+    assert_eq!(scrape.sum("cutover_endpoint_ejections_total", &[]), 0.0);
+    assert!(scrape.sum("cutover_out_of_resources_total", &[]) >= 1.0);
+    // Nor is a config file that can't be looked at for a moment a changed one.
+    assert_eq!(scrape.sum("cutover_config_last_reload_successful", &[]), 1.0);
 }
 
 #[test]

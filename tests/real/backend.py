@@ -3,9 +3,9 @@ misbehave. A program of its own, with nothing but the standard library, so that 
 
     backend.py HOST PORT NAME JOURNAL [MANNER]
 
-It answers every method and path with its name. `/slow?ms=N` takes that long, `/stream?ms=N` has half
-of its body before and half after. The number of each POST (`X-Call`) goes into the journal as it
-begins: what was written there is still there after a SIGKILL. MANNER makes it misbehave instead:
+It answers every method and path with its name. `/slow?ms=N` takes that long, `/stream?ms=N` has
+half of its body before and half after. The number of each POST (`X-Call`) goes into the journal as
+it begins: what was written there is still there after a SIGKILL. MANNER makes it misbehave instead:
 `reset` and `half-close` do so to each connection, `garbage`, `late` and `cut` to each request.
 """
 

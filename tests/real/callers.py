@@ -143,7 +143,8 @@ class Wire:
             self._reader, self._writer = await opened
         body = b"x" * 100 if ask.method == "POST" else b""
         length = f"Content-Length: {len(body)}\r\n" if body else ""
-        head = f"{ask.method} {ask.path} HTTP/1.1\r\nHost: chaos\r\nX-Call: {number}\r\n{length}\r\n"
+        line = f"{ask.method} {ask.path} HTTP/1.1\r\n"
+        head = f"{line}Host: chaos\r\nX-Call: {number}\r\n{length}\r\n"
         self._writer.write(head.encode() + body)
         first, fields = parse(await self._reader.readuntil(b"\r\n\r\n"))
         seen["status"] = int(first.split()[1])

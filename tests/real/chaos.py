@@ -19,6 +19,8 @@ from world import CUTOVER, CUTOVER_SAYS, Proxy
 SPARE_DESCRIPTORS = 2
 # `pool_idle_timeout`, the sweep after it, and the beat of the clocks.
 POOL_SECONDS = 5
+# What takes longer to be noticed is not waited for.
+PATIENCE_SECONDS = 10
 
 GONE_WHEN_IDLE = [
     "cutover_requests_in_flight",
@@ -105,9 +107,9 @@ def served(proxy, endpoint=None, result="success"):
     return sum(value for _, value in found)
 
 
-def seconds_until(look, within, complaint):
+def seconds_until(look, complaint):
     began = time.monotonic()
-    eventually(look, within, lambda: complaint)
+    eventually(look, PATIENCE_SECONDS, lambda: complaint)
     return time.monotonic() - began
 
 

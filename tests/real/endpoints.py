@@ -1,4 +1,4 @@
-"""Endpoints that a test kills, stops and starts again: `backend.py` behind a port that stays its."""
+"""Endpoints that a test kills, stops and starts again: `backend.py`, with a port that is kept."""
 
 import contextlib
 import signal

@@ -1,5 +1,5 @@
-"""Networks of the test's own: one for its thread and all that this starts, and one at the far end of
-a cable, where the backends are. Both are gone with the processes in them."""
+"""Networks of the test's own: one for its thread and all that this starts, and one at the far end
+of a cable, where the backends are. Both are gone with the processes in them."""
 
 import contextlib
 import ctypes

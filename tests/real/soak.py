@@ -1,10 +1,10 @@
-"""A soak: load for as long as it is told to, faults drawn from a seed, and exact accounts at the end.
+"""A soak: load for as long as it is told to, faults drawn from a seed, exact accounts at the end.
 
     target/real-venv/bin/python tests/real/soak.py --seconds 1800 --seed 1
 
 Three endpoints on each path are killed, stopped, restarted, taken out of the config and put back,
-and given other weights, while clients get, post, and leave. One line a minute, and a summary in JSON
-at the end; exit code 1 and the complaints if anything does not add up:
+and given other weights, while clients get, post, and leave. One line a minute, and a summary in
+JSON at the end; exit code 1 and the complaints if anything does not add up:
 
 - Each call is one request of the proxy, and each failover one more: it is counted on both paths. A
   client that left before it saw a status is a 499. Nothing else is counted, and nothing is missing.

@@ -100,9 +100,8 @@ class Disk(ChaosTest):
             self.assertEqual(log.stat().st_size, full)
 
             (disk / "filler").unlink()
-            eventually(
-                lambda: log.stat().st_size > full + 4096, 2, lambda: "no line although there is room"
-            )
+            more = lambda: log.stat().st_size > full + 4096
+            eventually(more, 2, lambda: "no line although there is room")
             proxy.set_weight(0.25)
         self.assert_all_good(callers.calls)
         self.assert_nothing_leaked(proxy)
