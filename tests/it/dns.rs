@@ -2,14 +2,12 @@
 //! wrong changes nothing.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::RecordType;
 
 use crate::harness::{
-    Backend, Client, DnsServer, Ended, Latch, Mood, Proxy, Reply, Scrape, Setup, eventually, heavy,
+    self, Backend, DnsServer, Ended, Latch, Mood, Proxy, Reply, Scrape, Setup, eventually, heavy,
 };
 
 pub(crate) const NAME: &str = "orders.test";
@@ -73,37 +71,11 @@ pub(crate) fn endpoints(scrape: &Scrape) -> Vec<String> {
 /// Requests of `clients` clients without a pause while `work` goes on; how many were served. None
 /// may fail, and none may have needed a second attempt.
 pub(crate) fn under_load(proxy: &Proxy, clients: usize, work: impl FnOnce()) -> usize {
-    /// Ends the load, also when the work fails.
-    struct Done<'a>(&'a AtomicBool);
-
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    let load = |mut client: Client, done: &AtomicBool| {
-        let mut served = 0;
-        while !done.load(Ordering::Relaxed) {
-            let response = client.get("/");
-            assert_eq!((response.status, response.ended), (200, Ended::Whole));
-            served += 1;
-        }
-        served
-    };
-    let done = AtomicBool::new(false);
-    let served = thread::scope(|scope| {
-        let ends = Done(&done);
-        let clients: Vec<_> =
-            (0..clients).map(|_| scope.spawn(|| load(proxy.client(), &done))).collect();
-        work();
-        drop(ends);
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
-    });
+    let (served, ()) = harness::under_load(&vec![proxy.address; clients], work);
     let scrape = proxy.scrape();
     assert_eq!(scrape.sum("cutover_errors_total", &[]), 0.0);
     assert_eq!(scrape.sum("cutover_retries_total", &[]), 0.0);
-    served
+    served.iter().sum()
 }
 
 // === What a name stands for ===

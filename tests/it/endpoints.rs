@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
-use crate::harness::{Backend, Ended, Latch, Proxy, Reply, Setup, eventually};
+use crate::harness::{Backend, Ended, Latch, Proxy, Reply, Setup, eventually, under_load};
 
 const LEGACY: (&str, &str) = ("path", "legacy");
 
@@ -277,22 +276,7 @@ fn a_hundred_changes_of_endpoints_under_load_fail_no_request() {
     let all: Vec<&Backend> = backends.iter().collect();
     let setup = across(&all[..1]).workers(2);
     let proxy = setup.start();
-    let done = AtomicBool::new(false);
-    let served: usize = thread::scope(|scope| {
-        let load: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut client = proxy.client();
-                    let mut served = 0;
-                    while !done.load(Ordering::Relaxed) {
-                        let response = client.get("/");
-                        assert_eq!((response.status, response.ended), (200, Ended::Whole));
-                        served += 1;
-                    }
-                    served
-                })
-            })
-            .collect();
+    let (served, ()) = under_load(&[proxy.address; 4], || {
         for change in 0..100_usize {
             // Never the same set or weights twice in a row; at least one stays.
             let list: Vec<_> = (0..4)
@@ -305,9 +289,8 @@ fn a_hundred_changes_of_endpoints_under_load_fail_no_request() {
                 .collect();
             proxy.apply(&setup.clone().legacy_endpoints(&list.join(", ")));
         }
-        done.store(true, Ordering::Relaxed);
-        load.into_iter().map(|load| load.join().unwrap()).sum()
     });
+    let served: usize = served.iter().sum();
     println!(
         "100 changes, {served} requests served, {:?}",
         all.iter().map(|b| b.hits()).collect::<Vec<_>>()

@@ -4,7 +4,6 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,8 @@ use cutover::config::ConfigError;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Backend, Client, Ended, Latch, PROGRAM, Process, Proxy, Reply, Setup, directory, eventually,
-    heavy, within,
+    Backend, Latch, PROGRAM, Process, Proxy, Reply, Setup, directory, eventually, heavy,
+    under_load, within,
 };
 
 /// An edit must be in force by then.
@@ -106,26 +105,6 @@ fn edit(
     edits.collect()
 }
 
-/// Requests without a pause until `done`; how many were served. None may fail.
-fn load(mut client: Client, done: &AtomicBool) -> usize {
-    let mut served = 0;
-    while !done.load(Ordering::Relaxed) {
-        let response = client.get("/");
-        assert_eq!((response.status, response.ended), (200, Ended::Whole));
-        served += 1;
-    }
-    served
-}
-
-/// Ends the load, also when an edit fails.
-struct Done<'a>(&'a AtomicBool);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 const LABELS: &[(&str, &str)] = &[("kind", "configured"), ("route", "default")];
 
 #[test]
@@ -142,29 +121,24 @@ fn three_hundred_edits_in_five_ways_are_each_in_force_in_500_ms_and_fail_no_requ
         Proxy::start(dir, file)
     };
     let (mounted, source) = start_on_single_file(&setup);
-    let done = AtomicBool::new(false);
     let began = Instant::now();
     let (setup, source, mounted) = (&setup, &source, &mounted);
-    let (took, served) = thread::scope(|scope| {
-        let done = Done(&done);
-        let addresses = [plain.address, mapped.address, mounted.address];
-        let load = addresses.map(|address| {
-            let done = done.0;
-            scope.spawn(move || load(Client::connect(address), done))
-        });
-        let in_mapped = scope.spawn(|| edit(setup, &mapped.file, swap_data, || mapped.weight()));
-        let weight = || mounted.scrape().sum("cutover_weight", LABELS);
-        let in_mounted = scope.spawn(move || edit(setup, source, in_place, weight));
-        let in_plain = |way| edit(setup, &plain.file, way, || plain.weight());
-        let took = [
-            ("in place", in_plain(in_place)),
-            ("rename over", in_plain(rename_over)),
-            ("delete and create", in_plain(delete_and_create)),
-            ("..data swap", in_mapped.join().unwrap()),
-            ("single file mount", in_mounted.join().unwrap()),
-        ];
-        drop(done);
-        (took, load.map(|load| load.join().unwrap()))
+    let addresses = [plain.address, mapped.address, mounted.address];
+    let (served, took) = under_load(&addresses, || {
+        thread::scope(|scope| {
+            let in_mapped =
+                scope.spawn(|| edit(setup, &mapped.file, swap_data, || mapped.weight()));
+            let weight = || mounted.scrape().sum("cutover_weight", LABELS);
+            let in_mounted = scope.spawn(move || edit(setup, source, in_place, weight));
+            let in_plain = |way| edit(setup, &plain.file, way, || plain.weight());
+            [
+                ("in place", in_plain(in_place)),
+                ("rename over", in_plain(rename_over)),
+                ("delete and create", in_plain(delete_and_create)),
+                ("..data swap", in_mapped.join().unwrap()),
+                ("single file mount", in_mounted.join().unwrap()),
+            ]
+        })
     });
     let all = began.elapsed();
     println!("300 edits in {all:?}, requests served: {served:?}");

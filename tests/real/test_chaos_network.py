@@ -41,20 +41,26 @@ class Network(ChaosTest):
             {end for _, end in tally(callers.calls)}, {200, 502, 504}, tally(callers.calls)
         )
 
+    def cut_off(self, proxy, lost, rule):
+        """Keeps an endpoint off by a rule of the network until it is out, and for half a second;
+        how long both ways took, and when it was back."""
+        self.far.filter(rule)
+        out = seconds_until(lambda: not is_up(proxy, lost), "it is still used")
+        time.sleep(0.5)
+        self.far.unfilter()
+        before = served(proxy, lost)
+        back = seconds_until(
+            lambda: served(proxy, lost) > before, "it gets nothing although it is back"
+        )
+        healed = time.monotonic()
+        time.sleep(1)
+        return out, back, healed
+
     def test_a_black_hole_around_one_endpoint_costs_no_get(self):
         lost, *_ = self.endpoints
         proxy = self.start_proxy(LIMITS, 'for = "1s"')
         with self.calling(proxy) as callers:
-            self.far.filter(f"ip daddr {lost.host} drop")
-            out = seconds_until(lambda: not is_up(proxy, lost), "it is still used")
-            time.sleep(0.5)
-            self.far.unfilter()
-            before = served(proxy, lost)
-            back = seconds_until(
-                lambda: served(proxy, lost) > before, "it gets nothing although it is back"
-            )
-            healed = time.monotonic()
-            time.sleep(1)
+            out, back, healed = self.cut_off(proxy, lost, f"ip daddr {lost.host} drop")
         calls = callers.calls
         self.assert_all_good([call for call in calls if call.ask.method == "GET"])
         self.assert_all_good([call for call in calls if call.sent > healed + 0.5])
@@ -112,24 +118,16 @@ class Network(ChaosTest):
         )
 
     def test_resets_by_the_network_are_the_endpoints_and_cost_no_get(self):
-        cut_off, *good = self.endpoints
+        lost, *good = self.endpoints
         proxy = self.start_proxy(LIMITS, 'for = "1s"')
         with self.calling(proxy) as callers:
-            self.far.filter(f"ip daddr {cut_off.host} meta l4proto tcp reject with tcp reset")
-            out = seconds_until(lambda: not is_up(proxy, cut_off), "it is still used")
-            time.sleep(0.5)
-            self.far.unfilter()
-            before = served(proxy, cut_off)
-            back = seconds_until(
-                lambda: served(proxy, cut_off) > before, "it gets nothing although it is back"
-            )
-            healed = time.monotonic()
-            time.sleep(1)
+            reject = f"ip daddr {lost.host} meta l4proto tcp reject with tcp reset"
+            out, back, healed = self.cut_off(proxy, lost, reject)
         calls = callers.calls
         self.assert_all_good([call for call in calls if call.ask.method == "GET"])
         self.assert_all_good([call for call in calls if call.sent > healed + 0.5])
         self.assertEqual([served(proxy, other, "failure") for other in good], [0, 0])
-        self.assertGreaterEqual(served(proxy, cut_off, "failure"), 5)
+        self.assertGreaterEqual(served(proxy, lost, "failure"), 5)
         # A refusal is told at once: nobody waits for a timeout.
         slowest = max(call.seconds for call in calls)
         self.assertLess(slowest, TIMEOUT + callers.lag)

@@ -7,6 +7,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod latch;
+pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod raw_backend;
@@ -25,6 +26,7 @@ pub(crate) use self::backend::{Backend, Reply, Seen};
 pub(crate) use self::client::{Client, Ended, Response};
 pub(crate) use self::dns::{DnsServer, Mood};
 pub(crate) use self::latch::Latch;
+pub(crate) use self::load::under_load;
 pub(crate) use self::process::{PROGRAM, Process};
 
 /// How long [`eventually!`] waits.
