@@ -18,6 +18,8 @@ use crate::wire::socket::JoinedStream;
 
 /// The longest head that is kept: a longer request is sent once.
 const HEAD_MAX: usize = 64 * 1024;
+/// What an idle connection keeps room for: most heads.
+const KEPT_MAX: usize = 4 * 1024;
 /// More fields than any request has that was let in.
 const FIELDS_MAX: usize = 1_024;
 
@@ -32,7 +34,9 @@ impl SentHead {
     /// The next bytes to be written are a head.
     pub fn await_head(&self) {
         self.awaited.set(true);
-        self.bytes.borrow_mut().clear();
+        let mut bytes = self.bytes.borrow_mut();
+        bytes.clear();
+        bytes.shrink_to(KEPT_MAX);
     }
 
     /// hyper offers a head whole, in front of whatever goes out with it.
