@@ -78,7 +78,7 @@ impl App {
     /// Starts everything that `config`, read from `file`, asks for.
     ///
     /// # Errors
-    /// When an address is taken, the state directory can't be written to, or a name not resolved.
+    /// When an address is taken, the state directory can't be written to, or a worker not started.
     pub fn start(config: Config, file: PathBuf) -> anyhow::Result<Self> {
         let workers = match config.listen.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -111,9 +111,10 @@ impl App {
             started: std::time::SystemTime::now(),
             is_private: admin.is_private(),
         };
+        // First the names, then the requests: until then these wait in the accept queue.
+        let control = control(runtime, admin_listener, office.clone())?;
         let (threads, workers_done) =
             spawn_workers(&mut bound, workers, &office, &signal, log_sender.as_ref())?;
-        let control = control(runtime, admin_listener, office)?;
         signal.advance(Phase::Serving);
         metrics.set_phase(&Phase::NAMES, Phase::Serving.name());
         Ok(Self {

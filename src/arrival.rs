@@ -34,11 +34,15 @@ pub(crate) fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<O
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if switched && !switching {
         // A 101 that nobody asked for (RFC 9110 section 7.8).
+        hold.failed();
         return Err(ProxyError::Path(PathFault::Protocol));
     }
-    let keeps_for = headers::clean_response(&mut head.headers, switched)
-        .map_err(|_odd_coding| ProxyError::Path(PathFault::Protocol))?
-        .map(keep_span);
+    let Ok(keeps_for) = headers::clean_response(&mut head.headers, switched) else {
+        // An odd transfer coding.
+        hold.failed();
+        return Err(ProxyError::Path(PathFault::Protocol));
+    };
+    let keeps_for = keeps_for.map(keep_span);
     head.version = Version::HTTP_11;
     let side = record.side();
     if record.view().snapshot.config.split.expose_path

@@ -133,7 +133,7 @@ pub enum ProxyError {
     /// The path's fault.
     #[error("path fault {}", .0.name())]
     Path(PathFault),
-    /// Nobody's but ours: this process or machine has no more descriptors or memory.
+    /// Nobody's but ours: this process or machine has no more descriptors, ports or memory.
     #[error("out of resources")]
     Resources,
 }
@@ -142,7 +142,15 @@ pub enum ProxyError {
 /// peer or the file that was asked for.
 #[must_use]
 pub fn is_out_of_resources(error: &io::Error) -> bool {
-    let ours = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    // Of these, EADDRNOTAVAIL and EAGAIN mean that no local port is left.
+    let ours = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EADDRNOTAVAIL,
+        libc::EAGAIN,
+    ];
     error.raw_os_error().is_some_and(|code| ours.contains(&code))
 }
 
@@ -249,7 +257,7 @@ fn path_refusal(fault: PathFault) -> Refusal {
             unavailable("connection_limit_reached", "The request waited too long for a free slot.")
         }
         PathFault::NoEndpoint => {
-            unavailable("destination_unavailable", "No backend is configured for this path.")
+            unavailable("destination_unavailable", "No backend of this path is known.")
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::route::Decision;
 use crate::route::head::Head;
 use crate::serve::{Agreed, TunnelSeat};
 use crate::snapshot::{Snapshot, Turns};
-use crate::tick::Deadline;
+use crate::tick::{Deadline, Span};
 use crate::upstream::admit::Failed;
 use crate::upstream::attempt::Outbound;
 use crate::upstream::path::Supplies;
@@ -185,6 +185,9 @@ impl Proxy {
         };
         record.fail_over(error);
         let other = record.view().paths.get(side.other()).clone();
+        if other.plan.deadline != Span::default() {
+            client.exchange.timer.arm_sooner(Deadline::Exchange, other.plan.deadline);
+        }
         let replied = forward(&other, outbound).await;
         let resend = if replied.is_ok() { Resend::Success } else { Resend::Failure };
         self.supplies.shard.sides.get(side).failovers[resend as usize].add(1);

@@ -16,15 +16,15 @@ use tokio::time::Instant;
 
 use crate::config::endpoint::Origin;
 use crate::config::{Config, ConfigError, Fault};
-use crate::dns::lookup::lookup_blocking;
+use crate::dns::lookup::{Answer, Unresolved, lookup_blocking};
 use crate::metrics::Metrics;
 use crate::record::{Change, ChangeLog, now};
 use crate::route::Target;
 use crate::route::pace::Pace;
-use crate::snapshot::{Snapshot, State, compile, fault};
+use crate::snapshot::{Snapshot, State, compile};
 use crate::upstream::fleet::Fleet;
 use crate::upstream::gate::Gate;
-use crate::upstream::locate::{Location, of_hosts};
+use crate::upstream::locate::{Host, of_hosts};
 use crate::vocab::{DEFAULT_ROUTE, PerSide, Side, Weight};
 
 /// The last attempt to reload, for the admin API.
@@ -163,13 +163,13 @@ impl Publisher {
             return Err(ConfigError::Fixed { keys });
         }
         let refused = |faults| ConfigError::Faults { path: self.file.clone(), faults };
-        let answers = self.resolve_new(&config).map_err(refused)?;
+        let answers = self.resolve_new(&config)?;
         let config = Arc::new(config);
         let mut state = self.lock();
         let mut next = State { answers: state.answers.clone(), paces: HashMap::new() };
         // What DNS has said meanwhile is newer.
-        answers.into_iter().for_each(|(name, locations)| {
-            next.answers.entry(name).or_insert(locations);
+        answers.into_iter().for_each(|(name, answer)| {
+            next.answers.entry(name).or_insert(answer.hosts);
         });
         next.answers.retain(|name, _| is_configured(&config, name));
         // From where each target is at this moment, which another answer of DNS may have moved.
@@ -185,13 +185,12 @@ impl Publisher {
     }
 
     /// The answers for names that the config in force does not have.
-    fn resolve_new(&self, config: &Config) -> Result<Vec<(Origin, Vec<Location>)>, Vec<Fault>> {
+    fn resolve_new(&self, config: &Config) -> Result<Vec<(Origin, Answer)>, ConfigError> {
         let old = self.current();
         let is_new = |name: &&Origin| is_name(name) && !is_configured(&old.config, name);
         let names: HashSet<Origin> = origins(config).filter(is_new).cloned().collect();
-        let answers = lookup_blocking(&self.control, names.into_iter().collect(), &config.dns)
-            .map_err(|error| fault("endpoints", error.to_string()))?;
-        Ok(answers.into_iter().map(|(name, answer)| (name, of_hosts(&answer.hosts))).collect())
+        lookup_blocking(&self.control, names.into_iter().collect(), &config.dns)
+            .map_err(|Unresolved { name, why }| ConfigError::Unresolved { name, why })
     }
 
     /// The names in force, and whether each has an answer.
@@ -205,17 +204,19 @@ impl Publisher {
             .collect()
     }
 
-    /// Takes over what DNS answers, for the first time or again, and publishes it if it is news.
-    pub fn resolved(&self, answers: Vec<(Origin, Vec<Location>)>, is_first: bool) {
+    /// Takes over what DNS answers for a name, for the first time or again, and publishes it if it is
+    /// news. What it could not tell is as it was.
+    pub fn resolved(&self, name: Origin, mut hosts: Vec<Host>, is_first: bool) {
         let mut state = self.lock();
         let snapshot = self.current();
-        let mut is_news = false;
-        for (name, locations) in answers {
-            if is_configured(&snapshot.config, &name) {
-                let old = state.answers.insert(name, locations.clone());
-                is_news |= old.as_ref() != Some(&locations);
-            }
+        if !is_configured(&snapshot.config, &name) {
+            // A reload has removed it meanwhile.
+            return;
         }
+        let known = state.answers.get(&name).map_or(&[][..], Vec::as_slice);
+        hosts.iter_mut().for_each(|host| host.keep(known));
+        let is_news = of_hosts(&hosts) != of_hosts(known);
+        state.answers.insert(name, hosts);
         if is_news {
             self.republish(&state, &snapshot, is_first);
         }

@@ -81,7 +81,7 @@ fn path(office: &Office, side: Side) -> Value {
         "in_flight": office.metrics.in_flight(side),
         "queue_depth": office.metrics.queue_depth(side),
         "endpoints": endpoints(office, side),
-        "all_endpoints_used": office.metrics.fleet(side).is_panic(),
+        "panic": office.metrics.fleet(side).is_panic(),
         "tunnels": sum(|cells| cells.tunnels.get()),
         "cut": sum(|cells| cells.cut.get() + cells.cut_tunnels.get()),
         "duration_seconds": { "p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99) },

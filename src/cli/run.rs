@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Outcome};
@@ -23,16 +24,23 @@ impl Run {
         start_log();
         let config = Config::load(&global.config)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             // Caught from before the first connection, so that no signal finds its default.
             let mut signals = Signals::new()?;
             let app = App::start(config, global.config.clone())?;
             for address in &app.addresses {
                 tracing::info!(%address, admin = %app.admin, "serving");
             }
+            let mut reloads = JoinSet::new();
             while signals.next().await == Asked::Reload {
-                // A refused config is logged and shown; the old one stays in force.
-                let _ = app.reload();
+                while reloads.try_join_next().is_some() {}
+                // One that waits for its turn will read the file as it is then.
+                if reloads.len() < 2 {
+                    let publisher = app.publisher().clone();
+                    // A refused config is logged and shown; the old one stays in force. It may wait
+                    // for DNS, and a signal to end must not wait for it.
+                    reloads.spawn_blocking(move || publisher.reload().is_ok());
+                }
             }
             tokio::select! {
                 outcome = app.drain() => Ok(report(&outcome)),
@@ -41,7 +49,9 @@ impl Run {
                     Ok(ExitCode::from(CUT))
                 }
             }
-        })
+        });
+        runtime.shutdown_background();
+        ended
     }
 }
 

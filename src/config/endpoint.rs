@@ -69,13 +69,17 @@ impl FromStr for Origin {
         if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
             return Err(wrong("must have no path: requests keep their own"));
         }
+        let has_port = authority.as_str().len() > authority.host().len();
+        if has_port && authority.port_u16().is_none() {
+            return Err(wrong("has no port from 0 to 65535"));
+        }
         let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if is_service {
             let is_name = name.starts_with('_') && name.split('.').count() > 2;
-            return match authority.port() {
-                None if is_name => Ok(Self::Service { name }),
-                None => Err(wrong("is not a service name such as _http._tcp.example.org")),
-                Some(_) => Err(wrong("must have no port: DNS gives it")),
+            return match has_port {
+                false if is_name => Ok(Self::Service { name }),
+                false => Err(wrong("is not a service name such as _http._tcp.example.org")),
+                true => Err(wrong("must have no port: DNS gives it")),
             };
         }
         let port = authority.port_u16().unwrap_or(80);
@@ -152,6 +156,9 @@ mod tests {
             "ftp://a",
             "http+srv://orders.internal",
             "http+srv://_http._tcp.orders:80",
+            "http://a:99999",
+            "http://a:",
+            "http+srv://_http._tcp.orders:99999",
         ] {
             assert!(text.parse::<Origin>().is_err(), "{text}");
         }

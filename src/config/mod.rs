@@ -24,6 +24,7 @@ pub use crate::config::model::{
     Split,
 };
 pub use crate::config::section::Fault;
+use crate::error::is_out_of_resources;
 
 /// The largest config file that is read.
 const FILE_MAX: u64 = 1 << 20;
@@ -47,12 +48,32 @@ pub enum ConfigError {
         /// Everything wrong with it.
         faults: Vec<Fault>,
     },
+    /// A name that the config brings has no answer: for a moment, or for good.
+    #[error("`endpoints`: can't resolve {name}: {why}")]
+    Unresolved {
+        /// The name.
+        name: String,
+        /// What the resolver says.
+        why: String,
+    },
     /// The change asks for what can't change while the process runs.
     #[error("can't change while running: {}; restart to apply", keys.join(", "))]
     Fixed {
         /// The keys.
         keys: Vec<&'static str>,
     },
+}
+
+impl ConfigError {
+    /// Whether the same file may be fine a moment later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Read { source, .. } => is_out_of_resources(source),
+            Self::Unresolved { .. } => true,
+            Self::Faults { .. } | Self::Fixed { .. } => false,
+        }
+    }
 }
 
 fn listed(path: &Path, faults: &[Fault]) -> String {

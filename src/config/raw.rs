@@ -161,6 +161,8 @@ pub(crate) struct AccessLog {
     pub(crate) format: LogFormat,
 }
 
+/// The longest that a lookup may take: a reload waits for it.
+const LOOKUP_MAX: Duration = Duration::from_secs(60);
 /// Most retries of one request: more would only multiply a backend's trouble.
 const RETRIES_MAX: usize = 5;
 
@@ -337,6 +339,9 @@ fn dns(mut table: Section<'_>) -> Dns {
         ttl_min: positive(&mut table, "ttl_min", 1),
         ttl_max: positive(&mut table, "ttl_max", 300),
     };
+    if dns.timeout > LOOKUP_MAX {
+        table.fault(table.span(), "timeout", "is over the limit of 60s");
+    }
     if dns.ttl_min > dns.ttl_max {
         table.fault(table.span(), "ttl_min", "must not be over `ttl_max`");
     }

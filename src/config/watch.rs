@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{hash, read_text};
 use crate::error::is_out_of_resources;
@@ -20,6 +20,8 @@ use crate::publisher::Publisher;
 
 /// The hash is taken at least this often.
 const POLL: Duration = Duration::from_millis(150);
+/// How long after a refusal for a passing reason the same file is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long a content must stay the same.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -29,12 +31,15 @@ pub async fn run(publisher: Arc<Publisher>) {
     let file = publisher.file().to_owned();
     let _watcher = watch_directory(&file, events);
     let mut known = Some(publisher.current().config.hash.clone());
+    // When a file that was refused for a passing reason is tried again.
+    let mut again: Option<Instant> = None;
     loop {
         // An event only shortens the wait for the next look; a closed channel means no inotify.
         if let Ok(None) = timeout(POLL, changed.recv()).await {
             sleep(POLL).await;
         }
-        let Some(seen) = content_hash(&file).filter(|seen| *seen != known) else {
+        let is_due = again.is_some_and(|at| at <= Instant::now());
+        let Some(seen) = content_hash(&file).filter(|seen| *seen != known || is_due) else {
             continue;
         };
         sleep(SETTLE).await;
@@ -47,10 +52,15 @@ pub async fn run(publisher: Arc<Publisher>) {
         }
         let publisher = publisher.clone();
         // Reading and name resolution may block; the control plane goes on meanwhile.
-        let reloaded = tokio::task::spawn_blocking(move || publisher.reload().is_ok()).await;
-        if reloaded.is_err() {
-            tracing::error!("reload panicked");
-        }
+        let reloaded = tokio::task::spawn_blocking(move || publisher.reload()).await;
+        again = match reloaded {
+            Ok(Err(error)) if error.is_passing() => Some(Instant::now() + AGAIN),
+            Ok(_) => None,
+            Err(_) => {
+                tracing::error!("reload panicked");
+                None
+            }
+        };
     }
 }
 

@@ -16,7 +16,7 @@ use crate::config::Dns;
 use crate::config::endpoint::Origin;
 use crate::dns::lookup::{Answer, Unresolved, lookup};
 use crate::publisher::Publisher;
-use crate::upstream::locate::{Host, Location, of_hosts};
+use crate::upstream::locate::Host;
 
 /// Keeps the answers of all names in force fresh. Never ends; `first` is called once all have been
 /// asked for the first time.
@@ -44,8 +44,9 @@ pub async fn run(publisher: Arc<Publisher>, first: impl FnOnce()) {
                 if let Ok((name, answer)) = done {
                     unasked.remove(&name);
                     publisher.metrics().dns_lookup(answer.is_ok());
-                    let fresh = names.answered(name, answer, &dns);
-                    publisher.resolved(fresh, first.is_some());
+                    if let Some(hosts) = names.answered(&name, answer, &dns) {
+                        publisher.resolved(name, hosts, first.is_some());
+                    }
                 }
             }
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -60,8 +61,6 @@ pub async fn run(publisher: Arc<Publisher>, first: impl FnOnce()) {
 struct Names {
     // When each is asked for next.
     due: HashMap<Origin, Instant>,
-    // What is known of each.
-    hosts: HashMap<Origin, Vec<Host>>,
     // Those whose last lookup failed: told once, not each time.
     failing: HashSet<Origin>,
     lookups: JoinSet<(Origin, Result<Answer, Unresolved>)>,
@@ -71,7 +70,6 @@ impl Names {
     /// Takes over which names there are, and whether each has an answer.
     fn adjust(&mut self, names: HashMap<Origin, bool>, dns: &Dns) {
         self.due.retain(|name, _| names.contains_key(name));
-        self.hosts.retain(|name, _| names.contains_key(name));
         self.failing.retain(|name| names.contains_key(name));
         let now = Instant::now();
         for (name, is_answered) in names {
@@ -99,32 +97,26 @@ impl Names {
     /// What a lookup brings, if anything.
     fn answered(
         &mut self,
-        name: Origin,
+        name: &Origin,
         answer: Result<Answer, Unresolved>,
         dns: &Dns,
-    ) -> Vec<(Origin, Vec<Location>)> {
-        let Some(due) = self.due.get_mut(&name) else {
-            // A reload has removed it meanwhile.
-            return Vec::new();
-        };
+    ) -> Option<Vec<Host>> {
+        // None if a reload has removed it meanwhile.
+        let due = self.due.get_mut(name)?;
         match answer {
-            Ok(Answer { mut hosts, ttl }) => {
+            Ok(Answer { hosts, ttl }) => {
                 *due = Instant::now() + ttl;
-                if self.failing.remove(&name) {
+                if self.failing.remove(name) {
                     tracing::info!(%name, "resolved again");
                 }
-                let known = self.hosts.get(&name).map_or(&[][..], Vec::as_slice);
-                hosts.iter_mut().for_each(|host| host.keep(known));
-                let locations = of_hosts(&hosts);
-                self.hosts.insert(name.clone(), hosts);
-                vec![(name, locations)]
+                Some(hosts)
             }
             Err(error) => {
                 *due = Instant::now() + dns.ttl_min;
-                if self.failing.insert(name) {
+                if self.failing.insert(name.clone()) {
                     tracing::warn!(%error, "no answer; the last one, if any, stays in force");
                 }
-                Vec::new()
+                None
             }
         }
     }

@@ -148,13 +148,18 @@ where
                     let waited = Pin::new(wait).poll(cx);
                     let exchange =
                         request.as_ref().expect("taken only on leaving the queue").exchange();
-                    if waited.is_pending() && !exchange.timer.expired(Deadline::Upstream) {
+                    let timer = &exchange.timer;
+                    let is_late =
+                        timer.expired(Deadline::Upstream) || timer.expired(Deadline::Exchange);
+                    if waited.is_pending() && !is_late {
                         return Poll::Pending;
                     }
                     exchange.timer.disarm(Deadline::Upstream);
                     exchange.shard.sides.get(*side).queue_wait.observe(since.elapsed());
                     let request = request.take().expect("taken only on leaving the queue");
-                    let Poll::Ready(slot) = waited else {
+                    // A slot that comes after the whole exchange's deadline is of no use any more.
+                    let slot = if is_late { None } else { ready(waited) };
+                    let Some(slot) = slot else {
                         let error = ProxyError::Path(PathFault::QueueTimeout);
                         let request = Some(Box::new(request));
                         return Poll::Ready(Err(Failed { error, request }));
@@ -169,5 +174,12 @@ where
                 }
             }
         }
+    }
+}
+
+fn ready<T>(polled: Poll<T>) -> Option<T> {
+    match polled {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
     }
 }

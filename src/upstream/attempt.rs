@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, request};
@@ -26,6 +27,9 @@ use crate::wire::exchange::Exchange;
 use crate::wire::upload::{Replay, RequestBody};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// A close that came later after the request is no race with it: the request was being processed.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A request on its way to a backend.
 #[derive(Debug)]
@@ -57,7 +61,8 @@ pub struct Inbound {
 ///
 /// A pooled connection that the backend closed while the request was on its way to it is nobody's
 /// fault: the request moves on to another connection, without a charge to the path or the budget. If
-/// nothing was sent it moves on for as long as the pool lasts, otherwise once, to a new connection.
+/// nothing was sent it moves on for as long as the pool lasts; otherwise once, to a new connection, and
+/// only if its method is safe.
 ///
 /// Bounded in its size too: this future lies in each connection's memory, idle ones included.
 #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
@@ -70,13 +75,13 @@ pub fn attempt(
         path.retries.deposit(path.plan.retry.budget, path.ticks.now());
         let cells = exchange.shard.sides.get(path.side);
         let mut tried = Tried::default();
+        let mut was_stale = false;
         loop {
             let Some((index, visit)) = path.pick(&tried) else {
                 let error = ProxyError::Path(PathFault::NoEndpoint);
                 let request = Some(Box::new(Outbound { request, exchange: exchange.clone() }));
                 return Err(Failed { error, request });
             };
-            let mut was_stale = false;
             let failure = loop {
                 let (mut lease, is_fresh) = match lease(&path, &visit, &exchange, was_stale).await {
                     Ok(leased) => leased,
@@ -105,25 +110,29 @@ pub fn attempt(
                     }
                     Ok(Err(SendError::NotSent(unsent))) => {
                         cells.stale.add(1);
-                        request = *unsent;
+                        request = reopened(*unsent);
                     }
                     Ok(Err(SendError::Failed(fault))) => {
                         let error = blame(&exchange, fault);
-                        let is_stale = !is_fresh && error == ProxyError::Path(PathFault::Reset);
+                        let is_stale = !is_fresh
+                            && error == ProxyError::Path(PathFault::Reset)
+                            && sent_at.elapsed() < STALE_WITHIN;
                         let failure = Failure::sent(error, spare, lease.connection());
                         match failure.request {
-                            Again::Request(again) if is_stale => {
+                            Again::Request(again) if is_stale && !was_stale => {
                                 cells.stale.add(1);
                                 was_stale = true;
                                 request = *again;
                             }
-                            again => break Failure { request: again, ..failure },
+                            again => break Failure { request: again, is_stale, ..failure },
                         }
                     }
                     Err(error) => break Failure::sent(error, spare, lease.connection()),
                 }
             };
-            if let ProxyError::Path(_) = failure.error {
+            // What a race of the backend's close costs a request that can't be repeated is an error of
+            // the path, but says nothing of the endpoint.
+            if matches!(failure.error, ProxyError::Path(_)) && !failure.is_stale {
                 visit.failed();
             }
             tried.add(index);
@@ -182,7 +191,7 @@ fn after(
     exchange: &Rc<Exchange>,
     tried: &Tried,
 ) -> Result<Request<RequestBody>, Failed<Outbound>> {
-    let Failure { error, progress, request } = failure;
+    let Failure { error, progress, request, is_stale: _ } = failure;
     let retry = &path.plan.retry;
     let cells = exchange.shard.sides.get(path.side);
     let counted = |resend: Resend| cells.retries[resend as usize].add(1);
@@ -190,6 +199,8 @@ fn after(
         counted(Resend::Failure);
     }
     let gone = Failed { error, request: None };
+    // Until the next attempt reads it, the client's body is not waited for.
+    exchange.timer.disarm(Deadline::Upload);
     // Once the whole exchange is late, nobody waits for another attempt.
     if !matches!(error, ProxyError::Path(_)) || exchange.timer.expired(Deadline::Exchange) {
         return Err(gone);
@@ -218,21 +229,32 @@ fn after(
     Err(Failed { error, request: may_fail_over.then(outbound) })
 }
 
+/// A request for another connection: it was the last on its first one only.
+fn reopened(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    if request.headers().get(CONNECTION) == Some(&CLOSE) {
+        request.headers_mut().remove(CONNECTION);
+    }
+    request
+}
+
 /// A request that failed at one endpoint.
 struct Failure {
     error: ProxyError,
     progress: Progress,
     request: Again,
+    // Whether a pooled connection was closed while the request was on its way.
+    is_stale: bool,
 }
 
 impl Failure {
     fn unsent(error: ProxyError, request: Request<RequestBody>) -> Self {
-        Self { error, progress: Progress::NotSent, request: Again::Request(Box::new(request)) }
+        let request = Again::Request(Box::new(reopened(request)));
+        Self { error, progress: Progress::NotSent, request, is_stale: false }
     }
 
     fn sent(error: ProxyError, spare: Option<Spare>, connection: &Connection) -> Self {
         let request = spare.map_or(Again::Never, |spare| spare.again(connection));
-        Self { error, progress: Progress::MayBeProcessed, request }
+        Self { error, progress: Progress::MayBeProcessed, request, is_stale: false }
     }
 }
 
@@ -278,15 +300,10 @@ impl Spare {
             Some(head) => Some(*head),
             None => connection.sent().map(|request| request.into_parts().0),
         };
-        let head = head.map(|mut head| {
-            // It was the last on that connection only.
-            if head.headers.get(CONNECTION) == Some(&CLOSE) {
-                head.headers.remove(CONNECTION);
-            }
-            head
-        });
         match (head, self.replay.body()) {
-            (Some(head), Some(body)) => Again::Request(Box::new(Request::from_parts(head, body))),
+            (Some(head), Some(body)) => {
+                Again::Request(Box::new(reopened(Request::from_parts(head, body))))
+            }
             (Some(_), None) => Again::TooLarge,
             (None, _) => Again::Never,
         }

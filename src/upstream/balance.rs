@@ -52,7 +52,9 @@ impl Roster {
         };
         let priorities: BTreeSet<u16> = candidates.iter().map(|c| c.priority).collect();
         let enough = priorities.into_iter().find(|priority| {
-            let group = || candidates.iter().filter(|c| c.priority == *priority);
+            // One that appeared, and waits for its first probe, is neither left nor lost.
+            let counts = |c: &&Candidate| !(any_up && c.health == Health::Unchecked);
+            let group = || candidates.iter().filter(|c| c.priority == *priority).filter(counts);
             let left = group().filter(|c| may(c)).count();
             left > 0 && ratio(left, group().count()) >= panic_below
         });
@@ -249,6 +251,7 @@ mod tests {
             // One that appeared waits for its first probe while others are known to be up.
             (&[UP, NEW], &[0], false),
             (&[DOWN, NEW], &[1], false),
+            (&[UP, NEW, NEW, NEW, NEW, NEW], &[0], false),
             // Fewer than a quarter: all.
             (&[UP, DOWN, DOWN, DOWN], &[0], false),
             (&[UP, DOWN, DOWN, DOWN, DOWN], &[0, 1, 2, 3, 4], true),

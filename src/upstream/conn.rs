@@ -129,7 +129,7 @@ impl Connection {
         })
     }
 
-    /// The head of the request that was sent last; `None` if nothing of it was written.
+    /// The head of the request that was sent last; `None` if hyper never offered it to the socket.
     #[must_use]
     pub fn sent(&self) -> Option<Request<()>> {
         self.sent.request()

@@ -160,12 +160,8 @@ impl Endpoint {
             return 1.0;
         }
         let warm = now.saturating_sub(since).as_secs_f64() / slow_start.as_secs_f64();
-        if warm < 1.0 {
-            return warm.max(WARMTH_MIN);
-        }
-        // Zero divided by zero comes here too: there is no slow start.
-        self.warming_since.store(0, Ordering::Relaxed);
-        1.0
+        // Zero divided by zero is warm: there is no slow start.
+        if warm < 1.0 { warm.max(WARMTH_MIN) } else { 1.0 }
     }
 }
 

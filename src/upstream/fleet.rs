@@ -210,8 +210,8 @@ impl Fleet {
         let is_panic = Roster::new(&candidates, rules.panic_below, &Roster::default()).is_panic();
         if self.is_panic.swap(is_panic, Ordering::Relaxed) != is_panic {
             let path = self.side;
-            let (from, to) = if is_panic { ("sound", "all") } else { ("all", "sound") };
-            tracing::warn!(%path, from, to, "endpoints used");
+            // In a panic all endpoints are used, whatever is known of them.
+            tracing::warn!(%path, from = !is_panic, to = is_panic, "panic");
         }
         self.changes.fetch_add(1, Ordering::Release);
     }

@@ -27,7 +27,7 @@ pub struct Location {
 }
 
 /// What DNS last answered for each name.
-pub type Answers = HashMap<Origin, Vec<Location>>;
+pub type Answers = HashMap<Origin, Vec<Host>>;
 
 /// A host that DNS has named: the one of a host name, or one of a service's (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn locate(endpoint: &EndpointConfig, answers: &Answers) -> Vec<Location> {
             priority: 0,
         }],
         origin @ (Origin::Host { .. } | Origin::Service { .. }) => {
-            answers.get(origin).cloned().unwrap_or_default()
+            answers.get(origin).map(|hosts| of_hosts(hosts)).unwrap_or_default()
         }
     };
     for location in &mut locations {
@@ -178,7 +178,7 @@ mod tests {
         let origin = Origin::Host { name: "h".to_owned(), port: 80 };
         let endpoint = EndpointConfig { origin: origin.clone(), weight: 3 };
         assert!(locate(&endpoint, &Answers::new()).is_empty());
-        let answers = Answers::from([(origin, of_hosts(&[host(&["10.0.0.1", "10.0.0.2"])]))]);
+        let answers = Answers::from([(origin, vec![host(&["10.0.0.1", "10.0.0.2"])])]);
         assert_eq!(shown(&locate(&endpoint, &answers)), ["10.0.0.1:80*3 p0", "10.0.0.2:80*3 p0"]);
         let origin = "http://127.0.0.1:9".parse().unwrap();
         let fixed = EndpointConfig { origin, weight: 2 };

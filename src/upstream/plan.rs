@@ -78,7 +78,7 @@ impl Plan {
             retry,
             failover,
             header_case: config.header_case,
-            min_idle: config.min_idle.min(config.pool_idle),
+            min_idle: config.min_idle.min(config.pool_idle.div_ceil(workers.max(1))),
             max_in_flight: config.max_in_flight,
             queue_depth: config.queue_depth,
             queue: Span::from_duration(config.queue_timeout),

@@ -115,10 +115,10 @@ impl Pool {
     /// As [`Connection::open`].
     pub async fn connect(self: &Rc<Self>) -> Result<Lease, ProxyError> {
         // Counted as failed unless it comes up, also when a deadline drops this future.
-        let mut attempt = Attempt { cells: &self.cells, up: false };
+        let mut connecting = Connecting { cells: &self.cells, up: false };
         let connection =
             Connection::open(&self.endpoint.addresses, self.case, self.scratch.clone()).await?;
-        attempt.up = true;
+        connecting.up = true;
         Ok(self.lease(connection))
     }
 
@@ -180,12 +180,12 @@ fn limits(plan: &Plan) -> Limits {
     }
 }
 
-struct Attempt<'a> {
+struct Connecting<'a> {
     cells: &'a EndpointCells,
     up: bool,
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         if self.up { self.cells.connected.add(1) } else { self.cells.failed.add(1) }
     }

@@ -55,6 +55,11 @@ pub(super) async fn within<T>(
             return Poll::Ready(Err(ProxyError::Path(late)));
         }
         if timer.expired(Deadline::Exchange) {
+            if timer.is_armed(Deadline::Upload) {
+                // It is the client that is waited for.
+                exchange.blame(ClientFault::BodyTimeout);
+                return Poll::Ready(Err(client_error(ClientFault::BodyTimeout)));
+            }
             return Poll::Ready(Err(ProxyError::Path(PathFault::ResponseTimeout)));
         }
         Poll::Pending

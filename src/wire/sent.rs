@@ -20,7 +20,7 @@ use crate::wire::socket::JoinedStream;
 const HEAD_MAX: usize = 64 * 1024;
 /// What an idle connection keeps room for: most heads.
 const KEPT_MAX: usize = 4 * 1024;
-/// More fields than any request has that was let in.
+/// The most fields of a head that is read back: a request with more is sent once.
 const FIELDS_MAX: usize = 1_024;
 
 /// What a connection has written of its present request's head.

@@ -147,14 +147,22 @@ fn replies_of_a_gateway_with_nobody_behind_it_eject_and_other_errors_do_not() {
 }
 
 #[test]
-fn an_endpoint_that_cuts_its_replies_short_is_left_out() {
+fn an_endpoint_that_cuts_its_replies_short_or_garbles_them_is_left_out() {
+    judged_by_its_replies("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun");
+    judged_by_its_replies("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n");
+    judged_by_its_replies("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
+}
+
+fn judged_by_its_replies(reply: &'static str) {
     let sound = Backend::ok("ok");
-    let cutting = Backend::start(|_| {
-        Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun").then_close()
-    });
+    let cutting = Backend::start(move |_| Reply::raw(reply).then_close());
     let eject = "balance = \"round_robin\"\neject = { consecutive_failures = 3 }";
     let proxy = across(&[&sound, &cutting]).legacy(eject).start();
-    let whole = (0..20).filter(|_| proxy.client().get("/").ended == Ended::Whole).count();
+    let is_good = || {
+        let response = proxy.client().get("/");
+        (response.status, response.ended) == (200, Ended::Whole)
+    };
+    let whole = (0..20).filter(|_| is_good()).count();
     assert_eq!((whole, cutting.hits()), (17, 3));
     assert!(!is_up(&proxy, &cutting));
     let address = cutting.address.to_string();

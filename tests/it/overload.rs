@@ -98,6 +98,42 @@ fn running_out_of_descriptors_is_charged_to_no_endpoint() {
 }
 
 #[test]
+fn a_deadline_that_passes_in_the_queue_sends_nothing() {
+    let latch = Latch::default();
+    let legacy = held(&latch);
+    let limits = "max_in_flight = 1\nqueue_depth = 1\nqueue_timeout = \"30s\"";
+    let proxy = Setup::new(legacy.address, legacy.address).legacy(limits).start();
+    let mut holders = full(&proxy, &legacy);
+    // From now on with a deadline, for who comes next; the first two have none.
+    let limits = "max_in_flight = 1\nqueue_depth = 2\nrequest_deadline = \"200ms\"";
+    let setup = Setup::new(legacy.address, legacy.address);
+    proxy.apply(&setup.legacy(&format!("{limits}\nqueue_timeout = \"30s\"")));
+    assert_eq!(proxy.client().get("/").status, 503);
+    latch.open();
+    for holder in &mut holders {
+        assert_eq!(holder.response().status, 200);
+    }
+    assert_eq!(legacy.hits(), 2);
+    let errors = |kind| proxy.scrape().sum("cutover_errors_total", &[("kind", kind)]);
+    assert_eq!((errors("queue_timeout"), errors("response_timeout")), (1.0, 0.0));
+}
+
+#[test]
+fn a_deadline_that_a_client_lets_pass_is_its_own_fault() {
+    let legacy = Backend::ok("ok").expects_cuts();
+    let proxy =
+        Setup::new(legacy.address, legacy.address).legacy("request_deadline = \"300ms\"").start();
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(client.response().status, 408);
+    let scrape = proxy.scrape();
+    assert_eq!(scrape.sum("cutover_errors_total", &[]), 0.0);
+    assert_eq!(scrape.sum("cutover_client_errors_total", &[("kind", "body_timeout")]), 1.0);
+    let failures = [("result", "failure")];
+    assert_eq!(scrape.sum("cutover_endpoint_requests_total", &failures), 0.0);
+}
+
+#[test]
 fn a_rollback_to_a_path_that_was_scaled_down_meets_its_queue() {
     let latch = Latch::default();
     let (legacy, async_) = (held(&latch), Backend::ok("async"));

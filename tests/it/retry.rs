@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::raw::{Listener, Raw};
 use crate::harness::raw_backend::Scripted;
@@ -238,6 +239,23 @@ fn a_close_that_races_a_safe_request_is_nobodys_fault() {
         .collect();
     assert_eq!(statuses, [200, 502, 200, 502]);
     assert_eq!(backend.hits(), 4);
+}
+
+#[test]
+fn a_connection_that_breaks_long_after_the_request_was_sent_is_no_race() {
+    let turn = AtomicUsize::new(0);
+    let backend = Backend::start(move |_| match turn.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::ok("ok"),
+        _ => Reply::nothing().then_wait(Duration::from_millis(1_200)).then_close(),
+    });
+    let proxy = Setup::new(backend.address, backend.address).workers(1).start();
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(client.get("/").status, 502);
+    proxy.settle();
+    assert_eq!(backend.hits(), 2);
+    assert_eq!(sum(&proxy, "cutover_stale_connections_total", &[]), 0.0);
+    assert_eq!(sum(&proxy, "cutover_errors_total", &[LEGACY, ("kind", "reset")]), 1.0);
 }
 
 #[test]
