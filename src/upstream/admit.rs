@@ -148,18 +148,16 @@ where
                     let waited = Pin::new(wait).poll(cx);
                     let exchange =
                         request.as_ref().expect("taken only on leaving the queue").exchange();
-                    let timer = &exchange.timer;
-                    let is_late =
-                        timer.expired(Deadline::Upstream) || timer.expired(Deadline::Exchange);
+                    // A slot that comes after the whole exchange's deadline is of no use any more.
+                    let is_over = exchange.timer.expired(Deadline::Exchange);
+                    let is_late = is_over || exchange.timer.expired(Deadline::Upstream);
                     if waited.is_pending() && !is_late {
                         return Poll::Pending;
                     }
                     exchange.timer.disarm(Deadline::Upstream);
                     exchange.shard.sides.get(*side).queue_wait.observe(since.elapsed());
                     let request = request.take().expect("taken only on leaving the queue");
-                    // A slot that comes after the whole exchange's deadline is of no use any more.
-                    let slot = if is_late { None } else { ready(waited) };
-                    let Some(slot) = slot else {
+                    let (Poll::Ready(slot), false) = (waited, is_over) else {
                         let error = ProxyError::Path(PathFault::QueueTimeout);
                         let request = Some(Box::new(request));
                         return Poll::Ready(Err(Failed { error, request }));
@@ -174,12 +172,5 @@ where
                 }
             }
         }
-    }
-}
-
-fn ready<T>(polled: Poll<T>) -> Option<T> {
-    match polled {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
     }
 }

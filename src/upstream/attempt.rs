@@ -191,7 +191,7 @@ fn after(
     exchange: &Rc<Exchange>,
     tried: &Tried,
 ) -> Result<Request<RequestBody>, Failed<Outbound>> {
-    let Failure { error, progress, request, is_stale: _ } = failure;
+    let Failure { error, progress, request, .. } = failure;
     let retry = &path.plan.retry;
     let cells = exchange.shard.sides.get(path.side);
     let counted = |resend: Resend| cells.retries[resend as usize].add(1);
