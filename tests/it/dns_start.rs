@@ -145,6 +145,8 @@ fn a_reload_that_brings_an_unknown_name_is_refused_by_name_and_changes_nothing()
     // The name of before is still followed.
     await_lookups(&proxy, "success", 3);
     // DNS has it a little later: the file is tried again as it is.
+    proxy.apply(&setup);
+    eventually!(proxy.app().publisher().reload_state().faults.is_empty());
     let changed = setup.clone().weight(0.5).legacy_urls(&[&known, "http://unknown.test:80"]);
     proxy.write(&changed);
     eventually!(!proxy.app().publisher().reload_state().faults.is_empty());
