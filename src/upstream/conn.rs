@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::config::values::HeaderCase;
 use crate::error::{PathFault, ProxyError, is_out_of_resources};
 use crate::wire::body::fault;
-use crate::wire::sent::{RecordedStream, SentHead};
+use crate::wire::sent::SentHead;
 use crate::wire::socket::{JoinedStream, Scratch};
 use crate::wire::upgrade::TunnelEnd;
 use crate::wire::upload::RequestBody;
@@ -77,7 +77,7 @@ impl Connection {
         // Small requests go out at once; a socket that refuses the option works without it.
         let _ = stream.set_nodelay(true);
         let sent = Rc::new(SentHead::default());
-        let io = RecordedStream::new(JoinedStream::new(stream, scratch), sent.clone());
+        let io = JoinedStream::new(stream, scratch, Some(sent.clone()));
         let (sender, connection) = builder(case)
             .handshake(TokioIo::new(io))
             .await
@@ -89,7 +89,7 @@ impl Connection {
             if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
                 let parts = connection.into_parts();
                 // Without a tunnel nobody takes the socket back, and it closes here.
-                let _ = give_back.send((parts.io.into_inner().into_inner(), parts.read_buf));
+                let _ = give_back.send((parts.io.into_inner(), parts.read_buf));
             }
         });
         Ok(Self { sender, ended, sent, served: 0 })

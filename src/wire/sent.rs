@@ -6,15 +6,8 @@
 //! are read back when they are needed.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use http::{Method, Request, Uri};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::wire::socket::JoinedStream;
 
 /// The longest head that is kept: a longer request is sent once.
 const HEAD_MAX: usize = 64 * 1024;
@@ -40,7 +33,7 @@ impl SentHead {
     }
 
     /// hyper offers a head whole, in front of whatever goes out with it.
-    fn offer(&self, bytes: &[u8]) {
+    pub fn offer(&self, bytes: &[u8]) {
         if self.awaited.replace(false) && bytes.len() <= HEAD_MAX {
             self.bytes.borrow_mut().extend_from_slice(bytes);
         }
@@ -68,71 +61,6 @@ fn read(bytes: &[u8]) -> Option<Request<()>> {
         request = request.header(field.name, field.value);
     }
     request.body(()).ok()
-}
-
-/// A stream that keeps the heads of the requests that go out on it.
-#[derive(Debug)]
-pub struct RecordedStream {
-    stream: JoinedStream,
-    sent: Rc<SentHead>,
-}
-
-impl RecordedStream {
-    /// Wraps `stream`.
-    #[must_use]
-    pub fn new(stream: JoinedStream, sent: Rc<SentHead>) -> Self {
-        Self { stream, sent }
-    }
-
-    /// The stream alone.
-    #[must_use]
-    pub fn into_inner(self) -> JoinedStream {
-        self.stream
-    }
-}
-
-impl AsyncRead for RecordedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for RecordedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.sent.offer(buf);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let Some(first) = bufs.first() {
-            self.sent.offer(first);
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]

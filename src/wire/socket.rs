@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::error::{ClientFault, ProxyError, Refusal};
 use crate::wire::exchange::{Exchange, Stage};
 use crate::wire::scan::{HeadScan, LineFault};
+use crate::wire::sent::SentHead;
 
 /// Up to this size the pieces of a write are joined.
 const JOIN_MAX: usize = 4096;
@@ -38,6 +39,8 @@ pub fn scratch() -> Scratch {
 pub struct JoinedStream {
     stream: TcpStream,
     scratch: Scratch,
+    // Towards a backend: keeps the head of each request that goes out.
+    sent: Option<Rc<SentHead>>,
 }
 
 impl fmt::Debug for JoinedStream {
@@ -47,10 +50,16 @@ impl fmt::Debug for JoinedStream {
 }
 
 impl JoinedStream {
-    /// Wraps `stream`.
+    /// Wraps `stream`; `sent` keeps the heads of the requests that go out on it, if any do.
     #[must_use]
-    pub fn new(stream: TcpStream, scratch: Scratch) -> Self {
-        Self { stream, scratch }
+    pub fn new(stream: TcpStream, scratch: Scratch, sent: Option<Rc<SentHead>>) -> Self {
+        Self { stream, scratch, sent }
+    }
+
+    fn offer(&self, bytes: &[u8]) {
+        if let Some(sent) = &self.sent {
+            sent.offer(bytes);
+        }
     }
 }
 
@@ -70,6 +79,7 @@ impl AsyncWrite for JoinedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.offer(buf);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -79,6 +89,9 @@ impl AsyncWrite for JoinedStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if let Some(first) = bufs.first() {
+            this.offer(first);
+        }
         match bufs {
             [one] => Pin::new(&mut this.stream).poll_write(cx, one),
             many if many.iter().map(|piece| piece.len()).sum::<usize>() <= JOIN_MAX => {
@@ -131,7 +144,7 @@ impl ClientSocket {
     #[must_use]
     pub fn new(stream: TcpStream, scratch: Scratch, exchange: Rc<Exchange>) -> Rc<Self> {
         Rc::new(Self {
-            stream: RefCell::new(JoinedStream::new(stream, scratch)),
+            stream: RefCell::new(JoinedStream::new(stream, scratch, None)),
             scan: RefCell::default(),
             exchange,
             refused: Cell::new(false),
