@@ -66,6 +66,7 @@ fn target(id: u16) -> Target {
         route: RouteId(id),
         name: format!("route-{id}"),
         weight: Weight::from_share(0.25).expect("a share"),
+        allowed: Weight::from_share(0.25).expect("a share"),
         applied: Weight::from_share(0.25).expect("a share"),
         pin: None,
     }
@@ -87,6 +88,7 @@ fn rules(routes: u16, key: &str) -> Rules {
         key: Key::parse(key).expect("a key"),
         salt: Salt::new("cutover"),
         force: None,
+        is_measuring: false,
     }
 }
 

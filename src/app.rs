@@ -16,6 +16,7 @@ use crate::admin;
 use crate::admin::office::Office;
 use crate::config::{Config, ConfigError};
 use crate::drain::{Phase, Signal};
+use crate::guard::desk::Guard;
 use crate::listen::{self, Bound, Crew};
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
@@ -104,8 +105,10 @@ impl App {
         let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers, handle)?);
         let signal = Arc::new(Signal::default());
         let admin = admin_listener.address.clone();
+        let guard = Guard::new(publisher.clone())?;
         let office = Office {
             publisher: publisher.clone(),
+            guard: guard.clone(),
             metrics: metrics.clone(),
             phase: signal.follow(),
             started: std::time::SystemTime::now(),
@@ -198,7 +201,7 @@ impl App {
         let before = *self.signal.follow().borrow();
         self.signal.advance(phase);
         self.metrics.set_phase(&Phase::NAMES, phase.name());
-        self.publisher.note("phase", None, before.name(), phase.name());
+        self.publisher.note("phase", before.name(), phase.name());
     }
 }
 
@@ -270,7 +273,7 @@ fn control(runtime: Runtime, listener: admin::Listener, office: Office) -> anyho
     let (asked, all_asked) = std::sync::mpsc::channel();
     let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
         runtime.block_on(async move {
-            let publisher = office.publisher.clone();
+            let (publisher, guard) = (office.publisher.clone(), office.guard.clone());
             let first = move || {
                 // Nobody waits any more if it took too long.
                 let _ = asked.send(());
@@ -280,6 +283,7 @@ fn control(runtime: Runtime, listener: admin::Listener, office: Office) -> anyho
                 () = crate::config::watch::run(publisher.clone()) => {}
                 () = crate::dns::run(publisher.clone(), first) => {}
                 () = crate::upkeep::run(publisher) => {}
+                () = crate::guard::run::run(guard) => {}
                 // Either stopped, or the app is gone.
                 _ = stopped => {}
             }

@@ -34,12 +34,12 @@ pub(crate) fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<O
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if switched && !switching {
         // A 101 that nobody asked for (RFC 9110 section 7.8).
-        hold.failed();
+        hold.failed(PathFault::Protocol);
         return Err(ProxyError::Path(PathFault::Protocol));
     }
     let Ok(keeps_for) = headers::clean_response(&mut head.headers, switched) else {
         // An odd transfer coding.
-        hold.failed();
+        hold.failed(PathFault::Protocol);
         return Err(ProxyError::Path(PathFault::Protocol));
     };
     let keeps_for = keeps_for.map(keep_span);

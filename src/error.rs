@@ -107,6 +107,18 @@ impl PathFault {
         Self::NoEndpoint,
     ];
 
+    /// Whether a deadline passed, other than that of a connect.
+    #[must_use]
+    pub const fn is_timeout(self) -> bool {
+        matches!(self, Self::ResponseTimeout | Self::BodyTimeout)
+    }
+
+    /// Whether the request never got as far as an endpoint.
+    #[must_use]
+    pub const fn is_unattempted(self) -> bool {
+        matches!(self, Self::Shed | Self::QueueTimeout | Self::NoEndpoint)
+    }
+
     /// The label value.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -13,14 +13,16 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
+use crate::error::PathFault;
 use crate::tick::Span;
 use crate::upstream::admit::{Admitted, Failed};
 use crate::upstream::attempt::{Inbound, Outbound};
 use crate::upstream::conn::Connection;
 use crate::upstream::gate::Slot;
-use crate::upstream::path::{Path, Visit};
+use crate::upstream::path::Path;
 use crate::upstream::pool::Lease;
 use crate::upstream::service;
+use crate::upstream::visit::Visit;
 use crate::wire::body::{Source, fault};
 
 /// A reply's head, the source of its body, and what it holds.
@@ -63,15 +65,20 @@ impl Hold {
     }
 
     /// The reply broke off, by the backend's fault.
-    pub fn failed(self) {
-        self.visit.failed();
+    pub fn failed(self, fault: PathFault) {
+        self.visit.failed(fault);
+    }
+
+    /// Some of the reply's body came.
+    pub fn progressed(&self) {
+        self.visit.progressed();
     }
 
     /// The connection for a tunnel, and what the tunnel holds.
     #[must_use]
     pub fn into_tunnel(self) -> Option<(Connection, Place)> {
         let Self { lease, visit, slot } = self;
-        visit.succeeded();
+        visit.is_tunnel();
         Some((lease.into_connection()?, Place { _slot: slot, _visit: visit }))
     }
 }

@@ -18,7 +18,7 @@ use crate::metrics::shard::Shard;
 use crate::route::Decision;
 use crate::tick::Span;
 use crate::view::View;
-use crate::vocab::{Reason, Side};
+use crate::vocab::{Outcome, Reason, Side};
 use crate::wire::body::{End, Tail};
 use crate::wire::exchange::Exchange;
 
@@ -112,6 +112,9 @@ impl Record {
         let cells = self.exchange.shard.sides.get(decision.side);
         cells.in_flight.add(1);
         cells.decisions[decision.reason as usize].add(1);
+        let routed = decision.routed(self.view.snapshot.epoch);
+        cells.route(decision.route).attempts.routed(routed);
+        self.exchange.set_routed(routed);
         self.decision = Some(decision);
     }
 
@@ -125,7 +128,8 @@ impl Record {
         self.leave(error.refusal().status.as_u16(), Some(fault));
         self.failed_over = Some(fault);
         self.decided_at = Instant::now();
-        self.decided(Decision { route, side: side.other(), reason: Reason::Failover });
+        let (side, reason) = (side.other(), Reason::Failover);
+        self.decided(Decision { route, side, reason, is_first_half: false });
     }
 
     /// Counts what became of the request on the path that it leaves.
@@ -140,6 +144,10 @@ impl Record {
         route.duration.observe(self.decided_at.elapsed());
         if let Some(fault) = fault {
             cells.fault(decision.route, fault);
+            if fault.is_unattempted() {
+                let limits = &self.exchange.shard.thresholds;
+                route.attempts.finished(self.exchange.routed(), Outcome::Error, None, limits);
+            }
         }
     }
 
@@ -197,6 +205,7 @@ impl Record {
     fn dropped(&self, shard: &Shard) {
         match self.phase.get() {
             Phase::Cut | Phase::Closed => self.count_cut(shard),
+            _ if self.exchange.is_cut() => self.count_cut(shard),
             Phase::Starting | Phase::Serving | Phase::Leaving | Phase::Draining => {
                 self.exchange.blame(ClientFault::Abort);
             }
@@ -277,13 +286,19 @@ pub struct Settlement {
 }
 
 impl Tail for Settlement {
+    fn progressed(&self) {
+        if let Some((hold, _)) = &self.hold {
+            hold.progressed();
+        }
+    }
+
     fn end(self, end: End, bytes: u64) {
         let Self { record, hold } = self;
         if let Some((hold, keeps_for)) = hold {
             match end {
                 End::Complete if !record.exchange.is_uploading() => hold.give_back(keeps_for),
                 End::Complete => hold.succeeded(),
-                End::Path(_) => hold.failed(),
+                End::Path(fault) => hold.failed(fault),
                 End::Dropped | End::Cut => {}
             }
         }

@@ -32,10 +32,14 @@ pub mod wire;
 
 pub mod access_log;
 pub mod drain;
+pub mod durable;
 pub mod error;
+pub mod guard;
 pub mod ids;
+pub mod ledger;
 pub mod metrics;
 pub mod record;
+pub mod report;
 pub mod tick;
 pub mod vocab;
 

@@ -172,6 +172,7 @@ impl ClientConnection {
                 self.socket.refuse(&error.refusal());
                 Ended::Refused
             }),
+            Stage::Busy if self.exchange.is_cut() => Some(Ended::Dropped),
             Stage::Busy => self.watch_busy(cx),
             Stage::Replied | Stage::Tunnel => {
                 timer.expired(Deadline::Client).then_some(Ended::Dropped)
@@ -227,7 +228,8 @@ impl ClientConnection {
                 // A span of zero would arm nothing: tunnels then end at the next tick.
                 timer.arm(Deadline::Exchange, self.tunnels.max(Span::ONE));
             }
-            if timer.expired(Deadline::Exchange) { Poll::Ready(None) } else { Poll::Pending }
+            let is_over = timer.expired(Deadline::Exchange) || self.exchange.is_cut();
+            if is_over { Poll::Ready(None) } else { Poll::Pending }
         })
         .await;
         match done {

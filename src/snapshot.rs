@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::{Config, Fault};
+use crate::guard::helm::Helm;
 use crate::metrics::Metrics;
 use crate::route::pace::Pace;
 use crate::route::sticky::Salt;
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub plans: PerSide<Arc<Plan>>,
     /// Limits of client connections.
     pub client: ClientLimits,
+    /// The number of the time since what the guard compares last changed.
+    pub epoch: u64,
 }
 
 /// The turns of each route's even spread, shared by all workers: one counter for each route, or a
@@ -60,6 +63,14 @@ impl Turns {
 /// What a snapshot is made of beside its config.
 #[derive(Clone, Debug, Default)]
 pub struct State {
+    /// What bounds the weight.
+    pub helm: Helm,
+    /// The number of the time since what the guard compares last changed.
+    pub epoch: u64,
+    /// Whether a baseline is recorded.
+    pub is_measuring: bool,
+    /// Paths that are drained: they keep no connections.
+    pub retired: PerSide<bool>,
     /// What DNS last answered.
     pub answers: Answers,
     /// The ways back, by the names of their routes.
@@ -82,22 +93,26 @@ pub(crate) fn compile(
 ) -> Result<Snapshot, Vec<Fault>> {
     let plans = PerSide::from_fn(|side| {
         let members = members(side, &config, &state.answers, metrics.fleet(side));
-        let plan = Plan::new(side, &config, members, workers);
+        let mut plan = Plan::new(side, &config, members, workers);
+        if *state.retired.get(side) {
+            plan.keep_nothing();
+        }
         let same = old.map(|old| old.plans.get(side)).filter(|old| ***old == plan);
         same.cloned().unwrap_or_else(|| Arc::new(plan))
     });
     let applied =
         |name: &str, weight| state.paces.get(name).and_then(|pace| pace.at(now)).unwrap_or(weight);
-    let rules = rules(&config, metrics, applied).ok_or_else(|| {
+    let mut rules = rules(&config, metrics, state.helm.ceiling(), applied).ok_or_else(|| {
         fault("route.name", format!("over {ROUTES_MAX} route names since the start: restart"))
     })?;
+    rules.is_measuring = state.is_measuring;
     let client = ClientLimits {
         head: Span::from_duration(config.listen.header_timeout),
         head_bytes: config.listen.header_bytes,
         idle: Span::from_duration(config.listen.idle_timeout),
         body_idle: Span::from_duration(config.listen.body_idle_timeout),
     };
-    Ok(Snapshot { config, rules, plans, client })
+    Ok(Snapshot { config, rules, plans, client, epoch: state.epoch })
 }
 
 /// The endpoints of a path. One that is named twice is one endpoint, as it was named first.
@@ -121,11 +136,13 @@ fn members(side: Side, config: &Config, answers: &Answers, fleet: &Fleet) -> Arc
 fn rules(
     config: &Config,
     metrics: &Metrics,
+    ceiling: Weight,
     applied: impl Fn(&str, Weight) -> Weight,
 ) -> Option<Rules> {
     let target = |name: &str, weight, pin| {
-        let applied = applied(name, weight);
-        Some(Target { route: metrics.route(name)?, name: name.to_owned(), weight, applied, pin })
+        let (route, name, allowed) = (metrics.route(name)?, name.to_owned(), ceiling.min(weight));
+        let applied = applied(&name, allowed);
+        Some(Target { route, name, weight, allowed, applied, pin })
     };
     let routes = config.routes.iter().map(|route| {
         let target = target(&route.name, route.weight, route.pin)?;
@@ -139,5 +156,6 @@ fn rules(
         key: split.key.clone(),
         salt: Salt::new(&split.salt),
         force: split.force_header.clone().map(|header| Force { header, from_anyone }),
+        is_measuring: false,
     })
 }

@@ -1,19 +1,18 @@
 //! What the control plane does for the endpoints of both paths: it has them probed, takes those back
 //! whose ejection has ended, and walks paced returns on.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::HealthConfig;
+use crate::config::{Config, HealthConfig, LoopProbe};
 use crate::ids::Ids;
 use crate::publisher::Publisher;
 use crate::upstream::endpoint::{Endpoint, Member};
-use crate::upstream::health;
+use crate::upstream::{health, loop_probe};
 use crate::vocab::Side;
 
 /// How often ejections and paced returns are looked at.
@@ -40,17 +39,27 @@ pub async fn run(publisher: Arc<Publisher>) {
     }
 }
 
-/// One task for each endpoint that is probed.
+/// What an endpoint is asked, again and again.
+#[derive(Clone, PartialEq)]
+enum Probe {
+    /// Whether it is well.
+    Health(HealthConfig),
+    /// How late its event loop is; late by so much is a stall.
+    Loop(LoopProbe, Duration),
+}
+
+/// One task for each probe of an endpoint.
 #[derive(Default)]
 struct Probes {
     tasks: JoinSet<()>,
-    running: HashMap<(Side, String), Running>,
+    running: Vec<Running>,
 }
 
 struct Running {
+    side: Side,
     endpoint: Arc<Endpoint>,
-    config: HealthConfig,
-    task: tokio::task::AbortHandle,
+    probe: Probe,
+    task: AbortHandle,
 }
 
 impl Drop for Running {
@@ -63,19 +72,20 @@ impl Probes {
     /// Starts and ends probes, so that they are those of the endpoints in force.
     fn adjust(&mut self, publisher: &Publisher) {
         let snapshot = publisher.current();
-        let mut kept = HashMap::new();
+        let mut kept = Vec::new();
         for (side, plan) in snapshot.plans.iter() {
-            let Some(config) = &snapshot.config.paths.get(side).health else {
-                continue;
-            };
             for Member { endpoint, .. } in plan.members.iter() {
-                let key = (side, endpoint.label.clone());
-                let known = self.running.remove(&key).filter(|known| {
-                    Arc::ptr_eq(&known.endpoint, endpoint) && known.config == *config
-                });
-                let running =
-                    known.unwrap_or_else(|| self.start(publisher, side, endpoint, config));
-                kept.insert(key, running);
+                for probe in probes(&snapshot.config, side) {
+                    let known = self.running.iter().position(|known| {
+                        known.side == side
+                            && Arc::ptr_eq(&known.endpoint, endpoint)
+                            && known.probe == probe
+                    });
+                    kept.push(match known {
+                        Some(known) => self.running.swap_remove(known),
+                        None => self.start(publisher, side, endpoint, probe),
+                    });
+                }
             }
         }
         // The others end as they are dropped.
@@ -88,15 +98,27 @@ impl Probes {
         publisher: &Publisher,
         side: Side,
         endpoint: &Arc<Endpoint>,
-        config: &HealthConfig,
+        probe: Probe,
     ) -> Running {
         let fleet = publisher.metrics().fleet(side).clone();
-        let probed = (endpoint.clone(), config.clone());
+        let (asked, asks) = (endpoint.clone(), probe.clone());
         let draws = Ids::new(RandomState::new().hash_one(&endpoint.label));
         let task = self.tasks.spawn(async move {
-            let (endpoint, config) = probed;
-            health::watch(&endpoint, &fleet, &config, draws).await;
+            match asks {
+                Probe::Health(config) => health::watch(&asked, &fleet, &config, draws).await,
+                Probe::Loop(config, late) => {
+                    loop_probe::watch(&asked, &fleet, &config, late).await;
+                }
+            }
         });
-        Running { endpoint: endpoint.clone(), config: config.clone(), task }
+        Running { side, endpoint: endpoint.clone(), probe, task }
     }
+}
+
+/// The probes of each endpoint of a path.
+fn probes(config: &Config, side: Side) -> impl Iterator<Item = Probe> {
+    let path = config.paths.get(side);
+    let health = path.health.clone().map(Probe::Health);
+    let late = config.guard.stall_after;
+    health.into_iter().chain(path.loop_probe.clone().map(|probe| Probe::Loop(probe, late)))
 }

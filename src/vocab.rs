@@ -5,8 +5,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// One of the two ways a request can go. Outside the code it is always called "path".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The threaded backend that serves today.
     Legacy,
@@ -59,11 +62,12 @@ impl fmt::Display for Side {
 }
 
 /// One value for each path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerSide<T> {
     /// The legacy path's value.
     pub legacy: T,
     /// The async path's value.
+    #[serde(rename = "async")]
     pub async_: T,
 }
 
@@ -82,6 +86,14 @@ impl<T> PerSide<T> {
         }
     }
 
+    /// The value of `side`, to be changed.
+    pub fn get_mut(&mut self, side: Side) -> &mut T {
+        match side {
+            Side::Legacy => &mut self.legacy,
+            Side::Async => &mut self.async_,
+        }
+    }
+
     /// Each path with its value.
     pub fn iter(&self) -> impl Iterator<Item = (Side, &T)> {
         Side::ALL.into_iter().map(|side| (side, self.get(side)))
@@ -94,6 +106,13 @@ impl<T> PerSide<T> {
 /// below 0 and each of the 2^32 is below 2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight(u64);
+
+impl Default for Weight {
+    /// Nothing goes to the async path.
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
 
 impl Weight {
     /// Nothing goes to the async path.
@@ -124,6 +143,13 @@ impl Weight {
         (bucket as u64) < self.0
     }
 
+    /// Whether this bucket lies in the first half of those of its path.
+    #[must_use]
+    pub const fn is_first_half(self, bucket: u32) -> bool {
+        let middle = if self.takes(bucket) { self.0 / 2 } else { (self.0 + Self::ONE.0) / 2 };
+        (bucket as u64) < middle
+    }
+
     /// Whether the weight splits at all: neither 0 nor 1.
     #[must_use]
     pub fn is_split(self) -> bool {
@@ -140,7 +166,7 @@ impl fmt::Display for Weight {
 }
 
 /// A route's place in the tables of metrics and split counters; stable for the process's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u16);
 
 /// How many route names one process may ever see, reloads included: it bounds every table.
@@ -179,6 +205,37 @@ impl Reason {
             Self::Failover => "failover",
         }
     }
+}
+
+/// How a request was routed, as far as the guard has to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Its path; `None` before that is decided.
+    pub side: Option<Side>,
+    /// Its route.
+    pub route: RouteId,
+    /// The epoch in which it was routed.
+    pub epoch: u64,
+    /// Whether the weight sent it where it went: not a pin, a force header or a failover.
+    pub is_weighed: bool,
+    /// Whether it is in the first half of its path's buckets: of two halves that are treated alike,
+    /// the differences tell how much chance alone makes.
+    pub is_first_half: bool,
+}
+
+/// How an attempt at an endpoint ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a reply other than 4xx and 5xx.
+    Success,
+    /// With a reply of 4xx.
+    ClientError,
+    /// With a reply of 5xx, with none, or with a broken one.
+    Error,
+    /// At a deadline.
+    Timeout,
+    /// The client left first.
+    Left,
 }
 
 /// What became of a request that was to be sent again, to another endpoint or to the other path.

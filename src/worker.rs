@@ -176,6 +176,9 @@ impl Desk {
         let Supplies { ticks, shard, .. } = &self.supplies;
         shard.lag.observe(due.elapsed());
         ticks.advance();
+        if shard.is_cutting() {
+            ticks.wake_all();
+        }
         self.flush_log();
         if ticks.now() % SWEEP_TICKS == 0 {
             for (_, path) in self.proxy.view().paths.iter() {

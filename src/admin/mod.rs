@@ -6,7 +6,10 @@
 //! local, and changes are POSTs of JSON without a foreign origin, with the token where one is set.
 
 pub mod guard;
+mod judgement;
 pub mod office;
+mod orders;
+mod report;
 pub mod status;
 
 use std::io;
@@ -28,8 +31,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::admin::office::{Answer, Office, json, not_allowed, problem, reply, text};
+use crate::admin::orders::Order;
 use crate::config::Admin;
 use crate::config::values::AdminAddress;
+use crate::vocab::Side;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -144,31 +149,40 @@ async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
     if let Err(refused) = guard::check(office, &head) {
         return *refused;
     }
-    let read = async {
-        // A body that is broken, late or too large is nobody's command.
-        timeout(ANSWER_TIMEOUT, Limited::new(body, BODY_MAX).collect())
-            .await
-            .is_ok_and(|b| b.is_ok())
-    };
-    match (&head.method, head.uri.path()) {
-        (&Method::GET | &Method::HEAD, path) => show(office, path),
-        (&Method::POST, "/api/v1/reload") => {
-            if read.await {
-                reload(office).await
-            } else {
-                problem(StatusCode::BAD_REQUEST, "The body can't be read.")
+    let path = head.uri.path();
+    match (&head.method, Order::at(path)) {
+        (&Method::GET | &Method::HEAD, _) => show(office, path, head.uri.query().unwrap_or("")),
+        (&Method::POST, Some(order)) => {
+            // A body that is broken, late or too large is nobody's command.
+            match timeout(ANSWER_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await {
+                Ok(Ok(body)) => orders::carry_out(office, order, &body.to_bytes()).await,
+                Ok(Err(_)) | Err(_) => problem(StatusCode::BAD_REQUEST, "The body can't be read."),
             }
         }
-        (_, "/api/v1/reload") => not_allowed("POST"),
-        (_, path) if SHOWN.contains(&path) => not_allowed("GET, HEAD"),
-        (_, _) => problem(StatusCode::NOT_FOUND, "There is nothing here."),
+        (_, Some(_)) if SHOWN.contains(&path) => not_allowed("GET, HEAD, POST"),
+        (_, Some(_)) => not_allowed("POST"),
+        (_, None) if SHOWN.contains(&path) => not_allowed("GET, HEAD"),
+        (_, None) => problem(StatusCode::NOT_FOUND, "There is nothing here."),
     }
 }
 
 /// What can be read. Paths are matched exactly, never by prefix.
-const SHOWN: [&str; 5] = ["/livez", "/readyz", "/metrics", "/api/v1/status", "/api/v1/config"];
+const SHOWN: [&str; 12] = [
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/api/v1/status",
+    "/api/v1/config",
+    "/api/v1/decisions",
+    "/api/v1/audit-log",
+    "/api/v1/baseline",
+    "/api/v1/ticks",
+    "/api/v1/report",
+    "/api/v1/paths/legacy/drain",
+    "/api/v1/paths/async/drain",
+];
 
-fn show(office: &Office, path: &str) -> Answer {
+fn show(office: &Office, path: &str, query: &str) -> Answer {
     match path {
         "/livez" => text(StatusCode::OK, "alive\n"),
         "/readyz" => match office.readiness() {
@@ -181,16 +195,14 @@ fn show(office: &Office, path: &str) -> Answer {
         },
         "/api/v1/status" => json(&status::status(office)),
         "/api/v1/config" => json(&status::config(office)),
-        "/api/v1/reload" => not_allowed("POST"),
+        "/api/v1/decisions" => json(&judgement::decisions(office)),
+        "/api/v1/audit-log" => json(&judgement::changes(office)),
+        "/api/v1/baseline" => json(&judgement::baseline(office)),
+        "/api/v1/ticks" => json(&judgement::ticks(office, query)),
+        "/api/v1/report" => json(&report::report(office)),
+        "/api/v1/paths/legacy/drain" => json(&office.guard.live().drains.status(Side::Legacy)),
+        "/api/v1/paths/async/drain" => json(&office.guard.live().drains.status(Side::Async)),
+        _ if Order::at(path).is_some() => not_allowed("POST"),
         _ => problem(StatusCode::NOT_FOUND, "There is nothing here."),
-    }
-}
-
-async fn reload(office: &Office) -> Answer {
-    let publisher = office.publisher.clone();
-    match tokio::task::spawn_blocking(move || publisher.reload()).await {
-        Ok(Ok(())) => json(&status::config(office)),
-        Ok(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
-        Err(_panicked) => problem(StatusCode::INTERNAL_SERVER_ERROR, "The reload panicked."),
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::drain::Follower;
+use crate::guard::desk::Guard;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
 
@@ -17,6 +18,8 @@ use crate::publisher::Publisher;
 pub struct Office {
     /// The config in force.
     pub publisher: Arc<Publisher>,
+    /// The guard.
+    pub guard: Arc<Guard>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The process's phase.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::admin::judgement;
 use crate::admin::office::Office;
 use crate::error::{ClientFault, PathFault};
 use crate::metrics::shard::{Observed, SideCells};
@@ -50,6 +51,7 @@ pub(crate) fn status(office: &Office) -> Value {
             "faults": reload.faults,
         },
         "weights": routes,
+        "guard": judgement::guard(office),
         "paths": paths,
         "connections": office.metrics.sum(|shard| shard.connections.get()),
         "client_errors": faults,
@@ -115,9 +117,12 @@ fn requests(office: &Office, side: Side, route: RouteId) -> u64 {
 /// The config in force. Secrets are in files of their own, never in the config.
 pub(crate) fn config(office: &Office) -> Value {
     let snapshot = office.publisher.current();
-    json!({
-        "file": office.publisher.file(),
-        "hash": snapshot.config.hash,
-        "text": snapshot.config.text,
-    })
+    let config = &snapshot.config;
+    let hook = config.ramp.as_ref().and_then(|ramp| ramp.webhook.as_ref());
+    // The path of a webhook is its password, more often than not.
+    let text = hook.map_or_else(
+        || config.text.clone(),
+        |hook| config.text.replace(hook.url(), &hook.to_string()),
+    );
+    json!({ "file": office.publisher.file(), "hash": config.hash, "text": text })
 }

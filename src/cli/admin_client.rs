@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,8 +25,35 @@ const ANSWER_MAX: usize = 16 << 20;
 /// # Errors
 /// When nobody answers there, or not with HTTP.
 pub(crate) fn get(address: &AdminAddress, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    send(address, Request::get(path).body(Bytes::new())?)
+}
+
+/// Gives an order, with the token if there is one; the document that answers it. Blocks.
+///
+/// # Errors
+/// As [`get`], or why it was refused.
+pub(crate) fn post(
+    address: &AdminAddress,
+    path: &str,
+    token: Option<&str>,
+    document: &serde_json::Value,
+) -> anyhow::Result<serde_json::Value> {
+    let mut request = Request::post(path).header(CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let (status, body) = send(address, request.body(document.to_string().into())?)?;
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    if !status.is_success() {
+        bail!("{}", answer["detail"].as_str().unwrap_or(status.as_str()));
+    }
+    Ok(answer)
+}
+
+fn send(address: &AdminAddress, request: Request<Bytes>) -> anyhow::Result<(StatusCode, Bytes)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async { timeout(TIMEOUT, connect_and_ask(address, path)).await });
+    let asked = connect_and_ask(address, request);
+    let asked = runtime.block_on(async { timeout(TIMEOUT, asked).await });
     match asked {
         Ok(answer) => answer.with_context(|| format!("can't ask the admin listener at {address}")),
         Err(_) => bail!("the admin listener at {address} did not answer in {TIMEOUT:?}"),
@@ -47,7 +74,7 @@ pub(crate) fn get_json(address: &AdminAddress, path: &str) -> anyhow::Result<ser
 
 async fn connect_and_ask(
     address: &AdminAddress,
-    path: &str,
+    request: Request<Bytes>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     match address {
         AdminAddress::Tcp(address) => {
@@ -59,18 +86,25 @@ async fn connect_and_ask(
                     std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
                 });
             }
-            ask(TcpStream::connect(address).await?, &address.to_string(), path).await
+            ask(TcpStream::connect(address).await?, &address.to_string(), request).await
         }
-        AdminAddress::Unix(file) => ask(UnixStream::connect(file).await?, "localhost", path).await,
+        AdminAddress::Unix(file) => {
+            ask(UnixStream::connect(file).await?, "localhost", request).await
+        }
     }
 }
 
-async fn ask<S>(stream: S, host: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)>
+async fn ask<S>(
+    stream: S,
+    host: &str,
+    mut request: Request<Bytes>,
+) -> anyhow::Result<(StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(HOST, host).body(Empty::<Bytes>::new())?;
+    request.headers_mut().insert(HOST, host.parse()?);
+    let request = request.map(Full::new);
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

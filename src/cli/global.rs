@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::Value;
 
+use crate::admin::guard::read_token;
+use crate::cli::admin_client;
 use crate::config::Config;
 use crate::config::values::AdminAddress;
 
@@ -18,6 +21,9 @@ pub(crate) struct Global {
     /// config's by default.
     #[arg(long, global = true, env = "CUTOVER_ADMIN")]
     pub(crate) admin: Option<AdminAddress>,
+    /// The file with the token that changes need; the config's by default.
+    #[arg(long, global = true, env = "CUTOVER_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl Global {
@@ -31,6 +37,20 @@ impl Global {
                 Ok(config.admin.address)
             }
         }
+    }
+}
+
+impl Global {
+    /// Gives an order to the running proxy.
+    pub(crate) fn order(&self, path: &str, document: &Value) -> anyhow::Result<Value> {
+        let address = self.admin()?;
+        let file = match &self.token_file {
+            Some(file) => Some(file.clone()),
+            // Without a config at hand there may be no token either: the proxy will say so.
+            None => Config::load(&self.config).ok().and_then(|config| config.admin.token_file),
+        };
+        let token = file.map(|file| read_token(&file)).transpose()?;
+        admin_client::post(&address, path, token.as_deref(), document)
     }
 }
 

@@ -1,10 +1,18 @@
 //! The command line: one file a command, all of the same shape.
 
 mod admin_client;
+mod baseline;
 mod check;
 mod demo;
+mod drain;
 mod explain;
 mod global;
+mod judge;
+mod judged;
+mod ramp;
+mod report;
+mod resume;
+mod rollback;
 mod run;
 mod status;
 mod weight;
@@ -37,6 +45,20 @@ enum Command {
     Status(status::Status),
     /// Set the share of the async path in the config file, and wait until it is in force.
     Weight(weight::Weight),
+    /// Record what is normal, or show it.
+    Baseline(baseline::Baseline),
+    /// Show where the ramp stands, or tell it what to do.
+    Ramp(ramp::Ramp),
+    /// Send nothing to the async path any more, at once.
+    Rollback(rollback::Rollback),
+    /// Release a rollback by its id.
+    Resume(resume::Resume),
+    /// Let one path finish, and certify that it may be switched off.
+    Drain(drain::Drain),
+    /// Tell the migration's story.
+    Report(report::Report),
+    /// Record what the guard is told, or judge a recording again.
+    Judge(judge::Judge),
     /// Say which path a key takes, and at what weight it moves.
     Explain(explain::Explain),
 }
@@ -54,6 +76,13 @@ impl Cli {
             Command::Demo(command) => command.run(),
             Command::Status(command) => command.run(&global),
             Command::Weight(command) => command.run(&global),
+            Command::Baseline(command) => command.run(&global),
+            Command::Ramp(command) => command.run(&global),
+            Command::Rollback(command) => command.run(&global),
+            Command::Resume(command) => command.run(&global),
+            Command::Drain(command) => command.run(&global),
+            Command::Report(command) => command.run(&global),
+            Command::Judge(command) => command.run(&global),
             Command::Explain(command) => command.run(&global),
         }
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::cli::admin_client;
 use crate::cli::global::{Global, print};
+use crate::cli::judged;
 
 /// How often `--watch` asks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -108,6 +109,7 @@ fn prose(status: &Value) -> String {
             quantile("p99"),
         );
     }
+    text.push_str(&judged::prose(&status["guard"]));
     text
 }
 

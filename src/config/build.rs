@@ -1,12 +1,15 @@
 //! Checks the keys of a file against each other, and makes the config of them.
 
+use http::uri::PathAndQuery;
 use toml::Spanned;
 
 use crate::config::endpoint::Origin;
+use crate::config::guard::{GuardMode, RampConfig};
 use crate::config::model::{
-    Admin, Config, Dns, Drain, Eject, Failover, HealthConfig, Listen, PathConfig, Retry,
+    Admin, Config, Dns, Drain, Eject, Failover, HealthConfig, Listen, LoopProbe, PathConfig, Retry,
     RouteConfig, Split,
 };
+use crate::config::raw::guard::Ramp;
 use crate::config::raw::{self, Raw};
 use crate::config::section::Faults;
 use crate::config::values::{self, AdminAddress, Share};
@@ -26,6 +29,7 @@ pub(crate) fn build(raw: Raw, faults: &Faults<'_>) -> Option<Config> {
     let legacy = path(raw.legacy, "legacy", faults);
     let async_ = path(raw.async_, "async", faults);
     let split = split(raw.split, faults);
+    let ramp = ramp(raw.ramp, raw.guard.mode, faults);
     let listen = raw.listen;
     Some(Config {
         weight,
@@ -59,6 +63,8 @@ pub(crate) fn build(raw: Raw, faults: &Faults<'_>) -> Option<Config> {
             ttl_min: raw.dns.ttl_min,
             ttl_max: raw.dns.ttl_max,
         },
+        guard: raw.guard,
+        ramp,
         drain: Drain {
             delay: raw.drain.delay,
             timeout: raw.drain.timeout,
@@ -112,10 +118,14 @@ fn check_endpoints(raw: &Raw, faults: &Faults<'_>) {
     }
 }
 
-fn path(raw: raw::Path, name: &str, faults: &Faults<'_>) -> Option<PathConfig> {
+fn path(raw: raw::path::Path, name: &str, faults: &Faults<'_>) -> Option<PathConfig> {
     let health = match raw.health {
         None => None,
         Some(raw) => Some(health(raw, name, faults)?),
+    };
+    let loop_probe = match raw.loop_probe {
+        None => None,
+        Some(raw) => Some(loop_probe(raw, name, faults)?),
     };
     let eject = Eject {
         consecutive_failures: u32::try_from(raw.eject.consecutive_failures).ok()?,
@@ -127,6 +137,7 @@ fn path(raw: raw::Path, name: &str, faults: &Faults<'_>) -> Option<PathConfig> {
         endpoints: raw.endpoints.into_iter().map(Spanned::into_inner).collect(),
         balance: raw.balance,
         health,
+        loop_probe,
         eject,
         slow_start: raw.slow_start,
         panic_below: raw.panic_below.0.share(),
@@ -145,17 +156,9 @@ fn path(raw: raw::Path, name: &str, faults: &Faults<'_>) -> Option<PathConfig> {
     })
 }
 
-fn health(raw: raw::Health, name: &str, faults: &Faults<'_>) -> Option<HealthConfig> {
+fn health(raw: raw::path::Health, name: &str, faults: &Faults<'_>) -> Option<HealthConfig> {
     let path = raw.path?;
-    let is_path = path.get_ref().starts_with('/');
-    let Some(target) = path.get_ref().parse().ok().filter(|_| is_path) else {
-        faults.add(
-            path.span(),
-            format!("{name}.health.path"),
-            "must be a path such as \"/healthz\"",
-        );
-        return None;
-    };
+    let target = target(&path, &format!("{name}.health.path"), faults)?;
     if raw.timeout > raw.interval {
         let message = "the timeout must not be over the interval";
         faults.add(path.span(), format!("{name}.health.timeout"), message);
@@ -168,6 +171,34 @@ fn health(raw: raw::Health, name: &str, faults: &Faults<'_>) -> Option<HealthCon
         healthy_after: u32::try_from(raw.healthy_after).ok()?,
         unhealthy_after: u32::try_from(raw.unhealthy_after).ok()?,
     })
+}
+
+fn loop_probe(raw: raw::path::LoopProbe, name: &str, faults: &Faults<'_>) -> Option<LoopProbe> {
+    let path = target(&raw.path?, &format!("{name}.loop_probe.path"), faults)?;
+    Some(LoopProbe { path, interval: raw.interval })
+}
+
+/// What a probe asks for.
+fn target(path: &Spanned<String>, key: &str, faults: &Faults<'_>) -> Option<PathAndQuery> {
+    let is_path = path.get_ref().starts_with('/');
+    let target = path.get_ref().parse().ok().filter(|_| is_path);
+    if target.is_none() {
+        faults.add(path.span(), key.to_owned(), "must be a path such as \"/healthz\"");
+    }
+    target
+}
+
+/// A ramp goes by what the guard says: without one it would stand still for ever.
+fn ramp(raw: Option<Ramp>, mode: GuardMode, faults: &Faults<'_>) -> Option<RampConfig> {
+    let raw = raw?;
+    match mode {
+        GuardMode::Off => {
+            let message = "goes by what the guard says, and `guard.mode` is \"off\"";
+            faults.add(raw.span, "ramp".to_owned(), message);
+        }
+        GuardMode::Observe | GuardMode::Enforce => {}
+    }
+    Some(raw.config)
 }
 
 fn split(raw: raw::Split, faults: &Faults<'_>) -> Option<Split> {

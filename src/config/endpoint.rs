@@ -7,16 +7,32 @@ use std::str::FromStr;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::config::url;
+
 /// The largest weight of an endpoint.
 const WEIGHT_MAX: u16 = 1_000;
 
-/// One entry of `endpoints`: a URL, or a table of a URL and a weight.
+/// The largest id that Linux gives a process.
+const PID_MAX: u32 = 1 << 22;
+
+/// One entry of `endpoints`: a URL, or a table of a URL and what else is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointConfig {
     /// Where it is.
     pub origin: Origin,
     /// Its share of requests relative to the others', from 1.
     pub weight: u16,
+    /// How its use of memory and threads is learned, if at all.
+    pub usage: Option<Usage>,
+}
+
+/// How a backend's use of memory and threads is learned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// From `/proc`: the process of this id, on this host.
+    Process(u32),
+    /// From its own metrics page, at this URL.
+    Metrics(String),
 }
 
 /// `http://host:port`, or `http+srv://_service._proto.name`.
@@ -96,41 +112,71 @@ impl<'de> Deserialize<'de> for EndpointConfig {
             type Value = EndpointConfig;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL, or a table of `url` and `weight`")
+                f.write_str("a URL, or a table of `url`, `weight` and `process` or `metrics`")
             }
 
             fn visit_str<E: de::Error>(self, url: &str) -> Result<EndpointConfig, E> {
                 let origin = url.parse().map_err(E::custom)?;
-                Ok(EndpointConfig { origin, weight: 1 })
+                Ok(EndpointConfig { origin, weight: 1, usage: None })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EndpointConfig, A::Error> {
-                let (mut origin, mut weight) = (None, 1);
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "url" => {
-                            let url = map.next_value::<String>()?;
-                            origin = Some(url.parse().map_err(de::Error::custom)?);
-                        }
-                        "weight" => weight = map.next_value()?,
-                        key => {
-                            map.next_value::<IgnoredAny>()?;
-                            let message = format!("`{key}` is not a known key of an endpoint");
-                            return Err(de::Error::custom(message));
-                        }
-                    }
-                }
-                if !(1..=WEIGHT_MAX).contains(&weight) {
-                    let message = format!("the weight must be from 1 to {WEIGHT_MAX}");
-                    return Err(de::Error::custom(message));
-                }
-                let origin = origin.ok_or_else(|| de::Error::custom("`url` is missing"))?;
-                Ok(EndpointConfig { origin, weight })
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EndpointConfig, A::Error> {
+                table(map)
             }
         }
 
         deserializer.deserialize_any(UrlOrTable)
     }
+}
+
+fn table<'de, A: MapAccess<'de>>(mut map: A) -> Result<EndpointConfig, A::Error> {
+    let (mut origin, mut weight) = (None, 1);
+    let (mut process, mut metrics) = (None, None);
+    while let Some(key) = map.next_key::<String>()? {
+        match key.as_str() {
+            "url" => {
+                let url = map.next_value::<String>()?;
+                origin = Some(url.parse().map_err(de::Error::custom)?);
+            }
+            "weight" => weight = map.next_value()?,
+            "process" => process = Some(Usage::Process(map.next_value::<Process>()?.pid)),
+            "metrics" => {
+                let page = map.next_value::<String>()?;
+                url::check(&page, &["http"])
+                    .map_err(|message| de::Error::custom(format!("`metrics` {message}")))?;
+                metrics = Some(Usage::Metrics(page));
+            }
+            key => {
+                map.next_value::<IgnoredAny>()?;
+                let message = format!("`{key}` is not a known key of an endpoint");
+                return Err(de::Error::custom(message));
+            }
+        }
+    }
+    if !(1..=WEIGHT_MAX).contains(&weight) {
+        return Err(de::Error::custom(format!("the weight must be from 1 to {WEIGHT_MAX}")));
+    }
+    if process.is_some() && metrics.is_some() {
+        return Err(de::Error::custom("give either `process` or `metrics`"));
+    }
+    let origin = origin.ok_or_else(|| de::Error::custom("`url` is missing"))?;
+    Ok(EndpointConfig { origin, weight, usage: process.or(metrics) })
+}
+
+/// `process` of an endpoint.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Process {
+    #[serde(deserialize_with = "pid")]
+    pid: u32,
+}
+
+fn pid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let pid = u32::deserialize(deserializer)?;
+    let is_pid = (1..=PID_MAX).contains(&pid);
+    is_pid
+        .then_some(pid)
+        .ok_or_else(|| de::Error::custom(format!("`process.pid` must be from 1 to {PID_MAX}")))
 }
 
 #[cfg(test)]
@@ -168,17 +214,20 @@ mod tests {
         }
     }
 
+    fn parse(text: &str) -> Result<EndpointConfig, String> {
+        #[derive(Deserialize)]
+        struct File {
+            e: EndpointConfig,
+        }
+        let file = toml::from_str::<File>(&format!("e = {text}"));
+        file.map(|file| file.e).map_err(|error| error.message().to_owned())
+    }
+
     #[test]
     fn an_endpoint_is_a_url_or_a_table() {
-        let parse = |text: &str| {
-            #[derive(Deserialize)]
-            struct File {
-                e: EndpointConfig,
-            }
-            toml::from_str::<File>(&format!("e = {text}")).map(|file| file.e.weight)
-        };
-        assert_eq!(parse(r#""http://a:1""#), Ok(1));
-        assert_eq!(parse(r#"{ url = "http://a:1", weight = 3 }"#), Ok(3));
+        let weight = |text: &str| parse(text).map(|endpoint| endpoint.weight);
+        assert_eq!(weight(r#""http://a:1""#), Ok(1));
+        assert_eq!(weight(r#"{ url = "http://a:1", weight = 3 }"#), Ok(3));
         for text in [
             r#"{ weight = 3 }"#,
             r#"{ url = "a" }"#,
@@ -187,7 +236,34 @@ mod tests {
             r#"{ url = "http://a", wait = 1 }"#,
             "7",
         ] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(weight(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_tells_its_usage_by_its_process_or_by_its_metrics() {
+        let usage = |more: &str| {
+            parse(&format!("{{ url = \"http://a:1\"{more} }}")).map(|endpoint| endpoint.usage)
+        };
+        assert_eq!(usage(""), Ok(None));
+        assert_eq!(usage(", process = { pid = 4194304 }"), Ok(Some(Usage::Process(PID_MAX))));
+        let page = "http://a:9100/metrics?x=y";
+        let metrics = Ok(Some(Usage::Metrics(page.to_owned())));
+        assert_eq!(usage(&format!(", metrics = {page:?}")), metrics);
+        for (more, part) in [
+            (", process = { pid = 0 }", "from 1 to 4194304"),
+            (", process = { pid = 4194305 }", "from 1 to 4194304"),
+            (", process = { pid = -1 }", "-1"),
+            (", process = {}", "pid"),
+            (", process = { pid = 1, name = \"x\" }", "name"),
+            (", process = 7", "7"),
+            (", metrics = \"\"", "`metrics` must be an http:// URL"),
+            (", metrics = \"https://a\"", "`metrics` must be an http:// URL"),
+            (", metrics = \"http://u:secret@a\"", "user or password"),
+            (", metrics = \"http://a\", process = { pid = 1 }", "either `process` or `metrics`"),
+        ] {
+            let message = usage(more).unwrap_err();
+            assert!(message.contains(part) && !message.contains("secret"), "{more}: {message}");
         }
     }
 }

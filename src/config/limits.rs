@@ -1,5 +1,6 @@
 //! Values of a config that have a range: read with their default, and a fault outside of it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::section::Section;
@@ -31,7 +32,43 @@ pub(crate) fn positive(table: &mut Section<'_>, key: &str, default_seconds: u64)
     value.into_inner().0
 }
 
-/// A number that may be zero.
+/// A time span within `range`.
+pub(crate) fn time_within(
+    table: &mut Section<'_>,
+    key: &str,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Duration {
+    let Some(value) = table.optional::<Time>(key) else {
+        return default;
+    };
+    if !range.contains(&value.get_ref().0) {
+        let (low, high) = (range.start(), range.end());
+        table.fault(value.span(), key, format!("must be from {low:?} to {high:?}"));
+    }
+    value.into_inner().0
+}
+
+/// A number within `range`, which neither infinity nor NaN is; outside of it the default is taken, so
+/// that what is compared with it is not faulty too.
+pub(crate) fn number(
+    table: &mut Section<'_>,
+    key: &str,
+    default: f64,
+    range: RangeInclusive<f64>,
+) -> f64 {
+    let Some(value) = table.optional::<f64>(key) else {
+        return default;
+    };
+    if range.contains(value.get_ref()) {
+        return value.into_inner();
+    }
+    let (low, high) = (range.start(), range.end());
+    table.fault(value.span(), key, format!("must be from {low} to {high}"));
+    default
+}
+
+/// A count that may be zero.
 pub(crate) fn count(table: &mut Section<'_>, key: &str, default: usize) -> usize {
     let Some(value) = table.optional::<usize>(key) else {
         return default;
@@ -42,7 +79,7 @@ pub(crate) fn count(table: &mut Section<'_>, key: &str, default: usize) -> usize
     value.into_inner()
 }
 
-/// A number over zero.
+/// A count over zero.
 pub(crate) fn at_least_one(table: &mut Section<'_>, key: &str, default: usize) -> usize {
     let span = table.span();
     let value = count(table, key, default);
@@ -57,7 +94,7 @@ pub(crate) fn size(
     table: &mut Section<'_>,
     key: &str,
     default: u64,
-    range: std::ops::RangeInclusive<u64>,
+    range: RangeInclusive<u64>,
 ) -> u64 {
     let Some(value) = table.optional::<Size>(key) else {
         return default;

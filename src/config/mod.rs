@@ -6,10 +6,12 @@
 mod build;
 pub mod edit;
 pub mod endpoint;
+mod guard;
 mod limits;
 mod model;
 mod raw;
 mod section;
+mod url;
 pub mod values;
 pub mod watch;
 
@@ -19,9 +21,10 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::build::build;
+pub use crate::config::guard::{GuardConfig, GuardMode, RampConfig, Webhook};
 pub use crate::config::model::{
-    Admin, Config, Dns, Drain, Failover, HealthConfig, Listen, PathConfig, Retry, RouteConfig,
-    Split,
+    Admin, Config, Dns, Drain, Failover, HealthConfig, Listen, LoopProbe, PathConfig, Retry,
+    RouteConfig, Split,
 };
 pub use crate::config::section::Fault;
 use crate::error::is_out_of_resources;
@@ -106,6 +109,12 @@ impl Config {
         Ok(config)
     }
 
+    /// Who is told of the guard's decisions. A secret may be in it: for the request alone.
+    #[must_use]
+    pub fn webhook(&self) -> Option<&str> {
+        self.ramp.as_ref()?.webhook.as_ref().map(Webhook::url)
+    }
+
     /// The keys in which `new` differs although they can't change while the process runs.
     #[must_use]
     pub fn fixed_changes(&self, new: &Self) -> Vec<&'static str> {
@@ -142,8 +151,11 @@ pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::values::LogTarget;
+    use crate::guard::counts::DivergenceMode;
     use crate::vocab::Weight;
 
     const SMALLEST: &str = r#"
@@ -184,10 +196,63 @@ endpoints = ["http://127.0.0.1:9002"]
         let reference = parse(reference).unwrap();
         let smallest = parse(SMALLEST).unwrap();
         let shown = |config: &Config| {
-            let Config { listen, paths, retry, failover, dns, drain, .. } = config;
-            format!("{listen:?} {paths:?} {retry:?} {failover:?} {dns:?} {drain:?}")
+            let Config { listen, paths, retry, failover, dns, guard, ramp, drain, .. } = config;
+            let rest = format!("{guard:?} {ramp:?} {drain:?}");
+            format!("{listen:?} {paths:?} {retry:?} {failover:?} {dns:?} {rest}")
         };
         assert_eq!(shown(&reference), shown(&smallest));
+    }
+
+    #[test]
+    fn the_reference_shows_the_defaults_of_what_is_absent() {
+        let reference = include_str!("../../config/reference.toml");
+        let commented = reference.lines().skip_while(|line| !line.starts_with("# [ramp]"));
+        let ramp = commented.map_while(|line| line.trim_start().strip_prefix('#'));
+        let ramp: String = ramp.map(|line| format!("{}\n", line.trim_start())).collect();
+        assert!(ramp.contains("\nwebhook = "), "{ramp}");
+        // What goes on from one line to the next is the reason, not a key.
+        let is_key = |line: &&str| line.starts_with('[') || line.contains(" = ");
+        let keys: Vec<_> = ramp.lines().filter(is_key).collect();
+        let shown = parse(&format!("{SMALLEST}{}\n", keys.join("\n"))).unwrap();
+        let absent = parse(&format!("{SMALLEST}[ramp]\n")).unwrap();
+        assert_eq!(shown.ramp, absent.ramp);
+        assert!(absent.ramp.is_some() && parse(SMALLEST).unwrap().ramp.is_none());
+    }
+
+    #[test]
+    fn guard_and_ramp_are_read_as_they_are_written() {
+        let config = parse(&format!(
+            "{SMALLEST}loop_probe = {{ path = \"/ping\", interval = \"50ms\" }}\n\
+             [guard]\nmode = \"enforce\"\ndivergence_mode = \"absolute\"\nfail_at = 20\n\
+             memory_max = \"2GiB\"\nphi = 3.0\nacknowledge_rollback = \"rb-1\"\n\
+             [ramp]\nsteps = [0.25, 1]\napprove = [1.0]\nsoak = \"1m\"\n\
+             webhook = \"https://hooks.example/x\"\n"
+        ))
+        .unwrap();
+        let guard = &config.guard;
+        assert_eq!((guard.mode, guard.fail_at, guard.phi), (GuardMode::Enforce, 20.0, 3.0));
+        assert_eq!(guard.divergence_mode, DivergenceMode::Absolute);
+        assert_eq!(
+            (guard.memory_max, guard.acknowledge_rollback.as_str()),
+            (Some(2 << 30), "rb-1")
+        );
+        assert_eq!(config.webhook(), Some("https://hooks.example/x"));
+        let ramp = config.ramp.as_ref().unwrap();
+        assert_eq!(ramp.steps, [0.25, 1.0].map(|share| Weight::from_share(share).unwrap()));
+        assert_eq!((&ramp.approve[..], ramp.soak), (&[Weight::ONE][..], Duration::from_secs(60)));
+        let probe = config.paths.async_.loop_probe.as_ref().unwrap();
+        assert_eq!((probe.path.as_str(), probe.interval), ("/ping", Duration::from_millis(50)));
+        assert_eq!(config.paths.legacy.loop_probe, None);
+    }
+
+    #[test]
+    fn a_ramp_has_at_most_32_steps() {
+        let ramp = |count: u32| {
+            let steps: Vec<_> = (1..=count).map(|step| f64::from(step) / 100.0).collect();
+            format!("{SMALLEST}[ramp]\nsteps = {steps:?}\n")
+        };
+        assert_eq!(parse(&ramp(32)).unwrap().ramp.unwrap().steps.len(), 32);
+        assert_eq!(faults(&ramp(33)), ["10:9: `ramp.steps`: must be 1 to 32 shares"]);
     }
 
     #[test]

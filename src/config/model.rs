@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use ipnet::IpNet;
 
 use crate::config::endpoint::EndpointConfig;
+use crate::config::guard::{GuardConfig, RampConfig};
 use crate::config::values::{
     AdminAddress, Balance, ForceFrom, HeaderCase, LogTarget, Methods, Statuses,
 };
@@ -39,6 +40,10 @@ pub struct Config {
     pub failover: Failover,
     /// How names are resolved.
     pub dns: Dns,
+    /// How the paths are compared, and what comes of it.
+    pub guard: GuardConfig,
+    /// How the weight goes up; `None` is at once.
+    pub ramp: Option<RampConfig>,
     /// How a drain goes.
     pub drain: Drain,
     /// Where access log lines go; always JSON.
@@ -92,6 +97,8 @@ pub struct PathConfig {
     pub balance: Balance,
     /// Endpoints are probed so, if at all.
     pub health: Option<HealthConfig>,
+    /// Its event loop is probed so, if at all.
+    pub loop_probe: Option<LoopProbe>,
     /// Endpoints to which requests fail are left out so.
     pub eject: Eject,
     /// How long an endpoint that comes back or appears takes to its full weight.
@@ -139,6 +146,15 @@ pub struct HealthConfig {
     pub healthy_after: u32,
     /// Probes in a row that must fail.
     pub unhealthy_after: u32,
+}
+
+/// `loop_probe`, as needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopProbe {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// From one probe to the next.
+    pub interval: Duration,
 }
 
 /// `eject`, as needed.

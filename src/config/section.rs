@@ -106,6 +106,11 @@ impl<'a> Section<'a> {
         self.entries.iter().any(|(name, _, _)| name == key)
     }
 
+    /// Where the value of `key` begins, if it is there and was not yet read.
+    pub(crate) fn place(&self, key: &str) -> Option<Range<usize>> {
+        self.entries.iter().find(|(name, _, _)| name == key).map(|(_, _, value)| value.span())
+    }
+
     /// Where the table begins.
     pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()

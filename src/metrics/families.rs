@@ -16,7 +16,7 @@ use crate::upstream::fleet::Fleet;
 use crate::vocab::{Reason, Resend, RouteId, Side};
 
 /// Everything that the shards hold: name, help.
-const FAMILIES: [(&str, &str); 33] = [
+const FAMILIES: [(&str, &str); 34] = [
     ("cutover_requests_total", "Requests that ended, by path, route and status code."),
     ("cutover_request_duration_seconds", "Head received to last byte sent."),
     ("cutover_upstream_duration_seconds", "Request sent to response head."),
@@ -38,6 +38,7 @@ const FAMILIES: [(&str, &str); 33] = [
     ("cutover_endpoint_requests_total", "Requests sent to an endpoint, by result."),
     ("cutover_endpoint_ejections_total", "Times that an endpoint was left out."),
     ("cutover_health_checks_total", "Probes of an endpoint, by result."),
+    ("cutover_loop_lag_seconds", "How much longer than its shortest a loop probe took."),
     ("cutover_endpoint_connections", "Connections to an endpoint, by state."),
     ("cutover_upstream_connects_total", "Connection attempts to an endpoint, by result."),
     ("cutover_connections_open", "Open client connections, by protocol."),
@@ -151,6 +152,9 @@ impl Page {
             let counts = &endpoint.counts;
             let ejections = count(&counts.ejections);
             self.counter("cutover_endpoint_ejections_total", &labels, ejections);
+            if let Some(lag) = endpoint.lag.observed() {
+                self.histogram("cutover_loop_lag_seconds", &labels, &lag);
+            }
             for (result, number) in
                 [("success", &counts.checks_passed), ("failure", &counts.checks_failed)]
             {
@@ -345,6 +349,7 @@ mod tests {
         metrics.shard(0).sides.get(Side::Legacy).route(RouteId(0)).codes.count(200);
         let _cells = metrics.shard(0).endpoint(Side::Legacy, "127.0.0.1:1");
         let endpoint = Endpoint::new("127.0.0.1:1".to_owned(), Vec::new(), String::new());
+        endpoint.lag.record(0, 1, Duration::ZERO);
         let member = Member { endpoint: Arc::new(endpoint), weight: 1, priority: 0 };
         let eject = EjectRules {
             consecutive_failures: 0,

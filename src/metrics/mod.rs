@@ -4,8 +4,13 @@
 //! the shards through one collector. Labels come from closed sets only: paths, reasons and
 //! kinds are enums, routes and endpoints come from the config, codes are three digits.
 
+pub mod attempts;
+pub mod cell;
 mod families;
+pub mod guard;
+pub mod histogram;
 pub mod shard;
+pub mod visits;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +21,7 @@ use prometheus::{
 };
 
 use crate::metrics::families::Families;
+use crate::metrics::guard::GuardMetrics;
 use crate::metrics::shard::{Shard, Shared};
 use crate::upstream::fleet::Fleet;
 use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, RouteId, Side, Weight};
@@ -32,6 +38,8 @@ pub struct Metrics {
     config_hash: IntGaugeVec,
     drain_phase: IntGaugeVec,
     dns_lookups: IntCounterVec,
+    /// What the guard shows.
+    pub guard: GuardMetrics,
     shown: Mutex<Shown>,
 }
 
@@ -55,8 +63,10 @@ impl Metrics {
             fleets: PerSide::from_fn(|side| Arc::new(Fleet::new(side))),
             routes: Mutex::new(vec![DEFAULT_ROUTE.to_owned()]),
         });
+        let registry = Registry::new();
         let metrics = Self {
-            registry: Registry::new(),
+            guard: GuardMetrics::new(&registry)?,
+            registry,
             weight: GaugeVec::new(
                 Opts::new("cutover_weight", "Share of requests for the async path, 0 to 1."),
                 &["route", "kind"],

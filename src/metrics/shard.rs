@@ -1,123 +1,22 @@
 //! The counters of one worker: written by its thread alone, read by whoever scrapes.
 //!
-//! A counter that two threads add to costs 127 ns when they meet, a label look-up more; a relaxed
-//! load and store of a cell that only one thread writes costs 1 ns. So each worker has a shard of
-//! its own, indexed by path, route and code, and the scrape sums the shards. All orderings are
-//! relaxed: a scrape may see one counter a moment before another, never a wrong value.
+//! Each worker has a shard of its own, indexed by path, route and code, and the scrape sums the
+//! shards: a cell that only one thread writes costs next to nothing.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use crate::error::{ClientFault, PathFault};
+use crate::metrics::attempts::{AttemptCells, Thresholds};
+pub use crate::metrics::cell::Cell64;
+pub use crate::metrics::histogram::{BOUNDS, Histogram, Observed};
+pub use crate::metrics::visits::EndpointCells;
 use crate::upstream::fleet::Fleet;
 use crate::vocab::{PerSide, ROUTES_MAX, Reason, Resend, RouteId, Side};
-
-/// Upper bounds of the duration buckets, in seconds.
-pub const BOUNDS: [f64; 22] = [
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5,
-    0.75, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
-
-/// The same bounds in nanoseconds.
-const BOUNDS_NS: [u64; BOUNDS.len()] = {
-    let mut bounds = [0; BOUNDS.len()];
-    let mut index = 0;
-    while index < BOUNDS.len() {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "up to 6e10")]
-        let nanos = (BOUNDS[index] * 1e9) as u64;
-        bounds[index] = nanos;
-        index += 1;
-    }
-    bounds
-};
 
 /// Lowest status code, and how many there are.
 const CODE_MIN: u16 = 100;
 const CODES: usize = 900;
-
-/// A number with one writer.
-#[derive(Debug, Default)]
-pub struct Cell64(AtomicU64);
-
-impl Cell64 {
-    /// Adds; only the owning worker may.
-    pub fn add(&self, amount: u64) {
-        self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
-    }
-
-    /// Takes away; only the owning worker may.
-    pub fn sub(&self, amount: u64) {
-        self.0.store(self.get().wrapping_sub(amount), Ordering::Relaxed);
-    }
-
-    /// The present value.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A histogram with one writer and the bounds of [`BOUNDS`].
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [Cell64; BOUNDS.len() + 1],
-    sum_ns: Cell64,
-}
-
-impl Histogram {
-    /// Records one duration.
-    pub fn observe(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let index = BOUNDS_NS.partition_point(|bound| *bound < nanos);
-        self.buckets[index].add(1);
-        self.sum_ns.add(nanos);
-    }
-}
-
-/// The sum of several histograms.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observed {
-    /// Observations in each bucket, not cumulative; the last is above all bounds.
-    pub buckets: [u64; BOUNDS.len() + 1],
-    /// Sum of all observations, in seconds.
-    pub sum: f64,
-}
-
-impl Observed {
-    /// Adds one shard's histogram.
-    pub fn add(&mut self, histogram: &Histogram) {
-        for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
-            *sum += bucket.get();
-        }
-        self.sum += Duration::from_nanos(histogram.sum_ns.get()).as_secs_f64();
-    }
-
-    /// Number of observations.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-
-    /// The bound below which a share `q` of the observations lies; `None` without any.
-    #[must_use]
-    pub fn quantile(&self, q: f64) -> Option<f64> {
-        let count = self.count();
-        if count == 0 {
-            return None;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-        let rank = q * count as f64;
-        let mut seen = 0;
-        let index = self.buckets.iter().position(|bucket| {
-            seen += bucket;
-            #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-            let reached = seen as f64 >= rank;
-            reached
-        });
-        Some(index.and_then(|index| BOUNDS.get(index).copied()).unwrap_or(f64::INFINITY))
-    }
-}
 
 /// Numbers of requests by status code.
 #[derive(Debug)]
@@ -154,6 +53,8 @@ pub struct RouteCells {
     pub errors: [Cell64; PathFault::ALL.len()],
     /// Head received to last byte sent.
     pub duration: Histogram,
+    /// What the guard compares.
+    pub attempts: AttemptCells,
 }
 
 /// What is counted for one path.
@@ -202,6 +103,12 @@ impl SideCells {
         self.routes.0[index].get_or_init(Box::default)
     }
 
+    /// The cells of a route, if it was used.
+    #[must_use]
+    pub fn known(&self, route: RouteId) -> Option<&RouteCells> {
+        self.routes.0.get(usize::from(route.0))?.get().map(|cells| &**cells)
+    }
+
     /// Each route that was used.
     pub fn routes(&self) -> impl Iterator<Item = (RouteId, &RouteCells)> {
         (0..).zip(self.routes.0.iter()).filter_map(|(id, cell)| Some((RouteId(id), &**cell.get()?)))
@@ -211,29 +118,6 @@ impl SideCells {
     pub fn fault(&self, route: RouteId, fault: PathFault) {
         self.route(route).errors[fault as usize].add(1);
     }
-}
-
-/// What is counted for one endpoint.
-#[derive(Debug)]
-pub struct EndpointCells {
-    /// Its path.
-    pub side: Side,
-    /// Host and port.
-    pub endpoint: String,
-    /// Pooled connections that wait for a request.
-    pub idle: Cell64,
-    /// Connections with a request.
-    pub busy: Cell64,
-    /// Connections that came up.
-    pub connected: Cell64,
-    /// Connections that did not.
-    pub failed: Cell64,
-    /// Requests that are there now.
-    pub visits: Cell64,
-    /// Requests that it answered, other than by saying that it is no use as a gateway.
-    pub answered: Cell64,
-    /// Requests that failed there.
-    pub faults: Cell64,
 }
 
 /// All counters of one worker.
@@ -261,10 +145,20 @@ pub struct Shard {
     pub log_lines_dropped: Cell64,
     /// How late the worker's own tick woke.
     pub lag: Histogram,
+    /// What counts as slow.
+    pub thresholds: Thresholds,
+    /// Whether what is left of a path is to be cut off; set by the control plane.
+    pub cut: PerSide<AtomicBool>,
     endpoints: Mutex<Vec<Weak<EndpointCells>>>,
 }
 
 impl Shard {
+    /// Whether what is left of any path is to be cut off.
+    #[must_use]
+    pub fn is_cutting(&self) -> bool {
+        self.cut.iter().any(|(_, cut)| cut.load(Ordering::Relaxed))
+    }
+
     /// Counts a fault of a client.
     pub fn client_fault(&self, fault: ClientFault) {
         self.client_faults[fault as usize].add(1);
@@ -272,17 +166,7 @@ impl Shard {
 
     /// New cells for an endpoint. They are shown for as long as the endpoint's pool lives.
     pub fn endpoint(&self, side: Side, endpoint: &str) -> Arc<EndpointCells> {
-        let cells = Arc::new(EndpointCells {
-            side,
-            endpoint: endpoint.to_owned(),
-            idle: Cell64::default(),
-            busy: Cell64::default(),
-            connected: Cell64::default(),
-            failed: Cell64::default(),
-            visits: Cell64::default(),
-            answered: Cell64::default(),
-            faults: Cell64::default(),
-        });
+        let cells = Arc::new(EndpointCells::new(side, endpoint));
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|endpoint| endpoint.strong_count() > 0);
         endpoints.push(Arc::downgrade(&cells));
@@ -315,34 +199,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bound_belongs_to_its_own_bucket() {
-        let histogram = Histogram::default();
-        for micros in [0, 500, 501, 1_000, 60_000_000, 60_000_001] {
-            histogram.observe(Duration::from_micros(micros));
-        }
-        let mut observed = Observed::default();
-        observed.add(&histogram);
-        assert_eq!(observed.buckets[0], 2);
-        assert_eq!(observed.buckets[1], 2);
-        assert_eq!(observed.buckets[BOUNDS.len() - 1], 1);
-        assert_eq!(observed.buckets[BOUNDS.len()], 1);
-        assert_eq!(observed.count(), 6);
-    }
-
-    #[test]
-    fn quantiles_are_upper_bounds() {
-        let histogram = Histogram::default();
-        (0..99).for_each(|_| histogram.observe(Duration::from_micros(800)));
-        histogram.observe(Duration::from_millis(400));
-        let mut observed = Observed::default();
-        assert_eq!(observed.quantile(0.5), None);
-        observed.add(&histogram);
-        assert_eq!(observed.quantile(0.5), Some(0.001));
-        assert_eq!(observed.quantile(0.99), Some(0.001));
-        assert_eq!(observed.quantile(0.999), Some(0.5));
-    }
 
     #[test]
     fn odd_codes_stay_within_the_table() {

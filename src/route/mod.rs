@@ -14,7 +14,7 @@ use http::{HeaderName, Method};
 use crate::route::head::Head;
 use crate::route::sticky::{Key, Salt};
 use crate::route::template::Pattern;
-use crate::vocab::{Reason, RouteId, Side, Weight};
+use crate::vocab::{Reason, RouteId, Routed, Side, Weight};
 
 /// The rules of one configuration, compiled: what a request is decided by.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Rules {
     pub salt: Salt,
     /// The header that names a path outright, if one is configured.
     pub force: Option<Force>,
+    /// Whether a baseline is recorded: requests take turns even where the weight does not split them.
+    pub is_measuring: bool,
 }
 
 /// A named match of method and path template.
@@ -49,7 +51,9 @@ pub struct Target {
     pub name: String,
     /// The share of the async path that the operator wants.
     pub weight: Weight,
-    /// The share that it gets now: the same, or still on its way there.
+    /// The share that it may have: less, where a ramp or a rollback bounds it.
+    pub allowed: Weight,
+    /// The share that it gets now: that which it may have, or still on its way back there.
     pub applied: Weight,
     /// Never split: always this path.
     pub pin: Option<Side>,
@@ -65,7 +69,7 @@ impl Target {
     /// The weight that will be in effect once a paced return has ended.
     #[must_use]
     pub fn desired(&self) -> Weight {
-        self.unless_pinned(self.weight)
+        self.unless_pinned(self.allowed)
     }
 
     fn unless_pinned(&self, weight: Weight) -> Weight {
@@ -95,6 +99,18 @@ pub struct Decision {
     pub side: Side,
     /// What decided.
     pub reason: Reason,
+    /// Whether it is in the first half of its path's buckets.
+    pub is_first_half: bool,
+}
+
+impl Decision {
+    /// The same for the guard, in `epoch`.
+    #[must_use]
+    pub fn routed(self, epoch: u64) -> Routed {
+        let is_weighed = matches!(self.reason, Reason::Key | Reason::Spread);
+        let Self { route, side, is_first_half, .. } = self;
+        Routed { side: Some(side), route, epoch, is_weighed, is_first_half }
+    }
 }
 
 impl Rules {
@@ -102,8 +118,24 @@ impl Rules {
     /// when the spread decides and the weight is neither 0 nor 1.
     pub fn decide(&self, head: &Head<'_>, turn: impl FnOnce(RouteId) -> u64) -> Decision {
         let target = self.target(head.method, head.path);
-        let (side, reason) = self.side(target, head, turn);
-        Decision { route: target.route, side, reason }
+        let (route, applied) = (target.route, target.applied);
+        let outright = |side, reason| Decision { route, side, reason, is_first_half: false };
+        if let Some(side) = target.pin {
+            return outright(side, Reason::Pin);
+        }
+        if let Some(side) = self.forced(head) {
+            return outright(side, Reason::Forced);
+        }
+        let keyed = self.key.as_ref().and_then(|key| key.bucket(&self.salt, head));
+        let (bucket, reason) = match keyed {
+            Some(bucket) => (bucket, Reason::Key),
+            None if applied.is_split() || self.is_measuring => {
+                (split::spread(turn(route)), Reason::Spread)
+            }
+            None => (0, Reason::Spread),
+        };
+        let (side, is_first_half) = (split::side(applied, bucket), applied.is_first_half(bucket));
+        Decision { route, side, reason, is_first_half }
     }
 
     /// The target of the first route that matches, or the fallback.
@@ -118,27 +150,6 @@ impl Rules {
     /// Each target, the fallback last.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.routes.iter().map(|route| &route.target).chain([&self.fallback])
-    }
-
-    fn side(
-        &self,
-        target: &Target,
-        head: &Head<'_>,
-        turn: impl FnOnce(RouteId) -> u64,
-    ) -> (Side, Reason) {
-        if let Some(side) = target.pin {
-            return (side, Reason::Pin);
-        }
-        if let Some(side) = self.forced(head) {
-            return (side, Reason::Forced);
-        }
-        if let Some(key) = &self.key
-            && let Some(bucket) = key.bucket(&self.salt, head)
-        {
-            return (split::side(target.applied, bucket), Reason::Key);
-        }
-        let bucket = if target.applied.is_split() { split::spread(turn(target.route)) } else { 0 };
-        (split::side(target.applied, bucket), Reason::Spread)
     }
 
     fn forced(&self, head: &Head<'_>) -> Option<Side> {
@@ -163,6 +174,7 @@ mod tests {
             route: RouteId(id),
             name: name.to_owned(),
             weight: Weight::from_share(weight).unwrap(),
+            allowed: Weight::from_share(weight).unwrap(),
             applied: Weight::from_share(weight).unwrap(),
             pin,
         };
@@ -184,6 +196,7 @@ mod tests {
                 header: HeaderName::from_static("x-cutover-force"),
                 from_anyone: false,
             }),
+            is_measuring: false,
         }
     }
 

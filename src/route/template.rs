@@ -3,11 +3,14 @@
 //! Matched on the path's bytes as they came: nothing is decoded or normalised, as the backend does
 //! not see a decoded path either.
 
+use std::fmt;
+
 use http::Method;
 
 /// A method and a path template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
+    text: String,
     method: Option<Method>,
     segments: Vec<Segment>,
     open: bool,
@@ -17,6 +20,12 @@ pub struct Pattern {
 enum Segment {
     Literal(String),
     Any,
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 impl Pattern {
@@ -49,7 +58,7 @@ impl Pattern {
                 None => segments.push(Segment::Literal(part.to_owned())),
             }
         }
-        Ok(Self { method, segments, open })
+        Ok(Self { text: text.to_owned(), method, segments, open })
     }
 
     /// Whether a request with this method and path matches.

@@ -17,10 +17,11 @@ use crate::error::{PathFault, ProxyError};
 use crate::tick::Deadline;
 use crate::upstream::admit::{Admittable, Failed};
 use crate::upstream::conn::{Connection, SendError};
-use crate::upstream::path::{Path, Visit};
+use crate::upstream::path::Path;
 use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::retry::{Progress, may_fail_over, may_retry};
 use crate::upstream::standing::Tried;
+use crate::upstream::visit::Visit;
 use crate::upstream::wait::{blame, within};
 use crate::vocab::Resend;
 use crate::wire::exchange::Exchange;
@@ -77,7 +78,7 @@ pub fn attempt(
         let mut tried = Tried::default();
         let mut was_stale = false;
         loop {
-            let Some((index, visit)) = path.pick(&tried) else {
+            let Some((index, visit)) = path.pick(&tried, exchange.routed()) else {
                 let error = ProxyError::Path(PathFault::NoEndpoint);
                 let request = Some(Box::new(Outbound { request, exchange: exchange.clone() }));
                 return Err(Failed { error, request });
@@ -93,13 +94,14 @@ pub fn attempt(
                 }
                 let spare = Spare::of(&mut request, &path.plan.retry, path.plan.header_case);
                 exchange.await_path(path.plan.response);
-                let sent_at = Instant::now();
+                let sent_at = visit.sent();
                 let mut sending = pin!(lease.connection().send(request));
                 match within(&exchange, PathFault::ResponseTimeout, sending.as_mut()).await {
                     Ok(Ok(response)) => {
-                        cells.upstream_duration.observe(sent_at.elapsed());
+                        let now = Instant::now();
+                        cells.upstream_duration.observe(now.duration_since(sent_at));
                         exchange.reply_begins();
-                        visit.answered(response.status());
+                        visit.answered(response.status(), now);
                         if !tried.is_empty() {
                             cells.retries[Resend::Success as usize].add(1);
                         }
@@ -130,10 +132,12 @@ pub fn attempt(
                     Err(error) => break Failure::sent(error, spare, lease.connection()),
                 }
             };
-            // What a race of the backend's close costs a request that can't be repeated is an error of
-            // the path, but says nothing of the endpoint.
-            if matches!(failure.error, ProxyError::Path(_)) && !failure.is_stale {
-                visit.failed();
+            match failure.error {
+                // What a race of the backend's close costs a request that can't be repeated is an error
+                // of the path, but says nothing of the endpoint.
+                ProxyError::Path(fault) if failure.is_stale => visit.broke(fault),
+                ProxyError::Path(fault) => visit.failed(fault),
+                ProxyError::Client(..) | ProxyError::Resources => visit.excused(),
             }
             tried.add(index);
             drop(visit);

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::upstream::eject::Ejection;
+use crate::upstream::lag::LoopLag;
+use crate::upstream::silence::Silence;
 use crate::upstream::standing::{Candidate, Health};
 
 /// The share of its weight with which an endpoint starts.
@@ -30,6 +32,10 @@ pub struct Endpoint {
     // Milliseconds since the fleet's origin, of when it came back or appeared; 0: it is warm.
     warming_since: AtomicU64,
     pub(super) ejection: Mutex<Ejection>,
+    /// Its silences.
+    pub silence: Silence,
+    /// What its loop probe has found.
+    pub lag: LoopLag,
     /// What is counted of it beside its connections.
     pub counts: Counts,
 }
@@ -83,6 +89,8 @@ impl Endpoint {
             failures: AtomicU32::new(0),
             warming_since: AtomicU64::new(0),
             ejection: Mutex::default(),
+            silence: Silence::default(),
+            lag: LoopLag::default(),
             counts: Counts::default(),
         }
     }

@@ -65,10 +65,27 @@ impl Fleet {
         self.origin.elapsed()
     }
 
+    /// `at` as the fleet counts it, in nanoseconds.
+    #[must_use]
+    pub fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.origin);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// A number that is another one after each change.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether a request would find an endpoint that is well: where endpoints are probed, one whose
+    /// probes pass.
+    #[must_use]
+    pub fn is_sound(&self, is_probed: bool) -> bool {
+        let is_sound = |endpoint: &Endpoint| {
+            endpoint.is_up() && (!is_probed || endpoint.health() == Health::Up)
+        };
+        self.members().iter().any(|member| is_sound(&member.endpoint))
     }
 
     /// Whether too few endpoints are left, so that all are used.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::uri::PathAndQuery;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -87,12 +88,20 @@ pub async fn watch(endpoint: &Endpoint, fleet: &Fleet, config: &HealthConfig, dr
 /// # Errors
 /// Why the endpoint is not as it should be.
 async fn probe(endpoint: &Endpoint, config: &HealthConfig) -> io::Result<()> {
+    accepted(ask(endpoint, &config.path).await?, config)
+}
+
+/// Asks the endpoint for `path`, on a connection of its own.
+///
+/// # Errors
+/// When it can't be reached, or does not answer with HTTP.
+pub async fn ask(endpoint: &Endpoint, path: &PathAndQuery) -> io::Result<StatusCode> {
     let stream = dial(&endpoint.addresses).await?;
     let mut builder = http1::Builder::new();
     builder.max_header_size(HEAD_MAX).title_case_headers(true);
     let (mut sender, connection) =
         builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::get(config.path.as_str())
+    let request = Request::get(path.as_str())
         .header(HOST, &endpoint.authority)
         .header(USER_AGENT, concat!("cutover/", env!("CARGO_PKG_VERSION")))
         .header(CONNECTION, "close")
@@ -106,7 +115,7 @@ async fn probe(endpoint: &Endpoint, config: &HealthConfig) -> io::Result<()> {
             responding.await
         }
     };
-    accepted(responded.map_err(io::Error::other)?.status(), config)
+    responded.map(|response| response.status()).map_err(io::Error::other)
 }
 
 fn accepted(status: StatusCode, config: &HealthConfig) -> io::Result<()> {

@@ -176,12 +176,12 @@ mod tests {
     #[test]
     fn the_weight_of_an_entry_is_that_of_each_of_its_endpoints() {
         let origin = Origin::Host { name: "h".to_owned(), port: 80 };
-        let endpoint = EndpointConfig { origin: origin.clone(), weight: 3 };
+        let endpoint = EndpointConfig { origin: origin.clone(), weight: 3, usage: None };
         assert!(locate(&endpoint, &Answers::new()).is_empty());
         let answers = Answers::from([(origin, vec![host(&["10.0.0.1", "10.0.0.2"])])]);
         assert_eq!(shown(&locate(&endpoint, &answers)), ["10.0.0.1:80*3 p0", "10.0.0.2:80*3 p0"]);
         let origin = "http://127.0.0.1:9".parse().unwrap();
-        let fixed = EndpointConfig { origin, weight: 2 };
+        let fixed = EndpointConfig { origin, weight: 2, usage: None };
         assert_eq!(shown(&locate(&fixed, &answers)), ["127.0.0.1:9*2 p0"]);
     }
 }

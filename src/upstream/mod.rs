@@ -13,12 +13,16 @@ pub mod endpoint;
 pub mod fleet;
 pub mod gate;
 pub mod health;
+pub mod lag;
 pub mod locate;
+pub mod loop_probe;
 pub mod path;
 pub mod plan;
 pub mod pool;
 pub mod retry;
+pub mod silence;
 pub mod standing;
+pub mod visit;
 mod wait;
 
 use std::rc::Rc;

@@ -4,10 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::StatusCode;
-
 use crate::ids::Ids;
-use crate::metrics::shard::Shard;
 use crate::tick::Ticks;
 use crate::upstream::balance::Roster;
 use crate::upstream::endpoint::Member;
@@ -15,10 +12,11 @@ use crate::upstream::fleet::{Fleet, FleetRules};
 use crate::upstream::gate::Gate;
 use crate::upstream::plan::Plan;
 use crate::upstream::pool::Pool;
+pub use crate::upstream::pool::Supplies;
 use crate::upstream::retry::Budget;
 use crate::upstream::standing::Tried;
-use crate::vocab::Side;
-use crate::wire::socket::Scratch;
+use crate::upstream::visit::Visit;
+use crate::vocab::{Routed, Side};
 
 /// One path as one worker sees it.
 #[derive(Debug)]
@@ -52,87 +50,6 @@ struct RosterOf {
     is_warming: bool,
 }
 
-/// What a worker gives to the pools that it makes.
-#[derive(Clone, Debug)]
-pub struct Supplies {
-    /// Its counters.
-    pub shard: Arc<Shard>,
-    /// Its clock.
-    pub ticks: Rc<Ticks>,
-    /// Its buffer for joined writes.
-    pub scratch: Scratch,
-    /// Its ids.
-    pub ids: Rc<Ids>,
-}
-
-/// A request at an endpoint, for as long as it is there.
-#[derive(Debug)]
-pub struct Visit {
-    path: Rc<Path>,
-    index: usize,
-    // Whether the other workers are told of it.
-    is_shared: bool,
-    // Whether it has counted for the endpoint or against it: once.
-    is_judged: Cell<bool>,
-}
-
-impl Visit {
-    fn new(path: &Rc<Path>, index: usize, is_shared: bool) -> Self {
-        let visit = Self { path: path.clone(), index, is_shared, is_judged: Cell::new(false) };
-        let pool = visit.pool();
-        pool.cells.visits.add(1);
-        if is_shared {
-            pool.endpoint.enter();
-        }
-        visit
-    }
-
-    /// The connections to the endpoint.
-    #[must_use]
-    pub fn pool(&self) -> &Rc<Pool> {
-        &self.path.pools[self.index]
-    }
-
-    /// What the head of a reply says of the endpoint: a gateway in front of it that finds nobody
-    /// behind it is no better than nobody. Any other is judged by its end.
-    pub fn answered(&self, status: StatusCode) {
-        match status {
-            StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => self.failed(),
-            _ => {}
-        }
-    }
-
-    /// The whole reply came.
-    pub fn succeeded(&self) {
-        if !self.is_judged.replace(true) {
-            let pool = self.pool();
-            pool.cells.answered.add(1);
-            pool.endpoint.succeeded();
-        }
-    }
-
-    /// The request failed there.
-    pub fn failed(&self) {
-        if !self.is_judged.replace(true) {
-            let pool = self.pool();
-            pool.cells.faults.add(1);
-            self.path.fleet.failed(&pool.endpoint);
-        }
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        let pool = self.pool();
-        pool.cells.visits.sub(1);
-        if self.is_shared {
-            pool.endpoint.leave();
-        }
-    }
-}
-
 impl Path {
     /// The path under a new plan; pools of `old` that still fit go on.
     #[must_use]
@@ -149,9 +66,7 @@ impl Path {
                 pool.adopt(&plan);
                 return pool.clone();
             }
-            let cells = supplies.shard.endpoint(side, &endpoint.label);
-            let Supplies { ticks, scratch, .. } = supplies.clone();
-            Pool::new(endpoint.clone(), &plan, cells, ticks, scratch)
+            Pool::new(endpoint.clone(), &plan, (side, fleet.clone()), supplies)
         });
         let pools: Vec<_> = pools.collect();
         for gone in old_pools.iter().filter(|old| !pools.iter().any(|new| Rc::ptr_eq(old, new))) {
@@ -182,16 +97,16 @@ impl Path {
 
     /// An endpoint that the request has not been to, and its place.
     #[must_use]
-    pub fn pick(self: &Rc<Self>, tried: &Tried) -> Option<(usize, Visit)> {
+    pub fn pick(&self, tried: &Tried, routed: Routed) -> Option<(usize, Visit)> {
         if self.pools.len() == 1 {
             // Nothing to choose: no need to know what the other workers send there.
-            return tried.is_empty().then(|| (0, Visit::new(self, 0, false)));
+            return tried.is_empty().then(|| (0, Visit::new(&self.pools[0], routed, false)));
         }
         self.renew_roster();
         let load = |index: usize| self.pools[index].endpoint.load();
         let draw = self.ids.draw();
         let index = self.roster.borrow_mut().pick(self.plan.balance, draw, tried, load)?;
-        Some((index, Visit::new(self, index, true)))
+        Some((index, Visit::new(&self.pools[index], routed, true)))
     }
 
     /// Whether a request that failed has another endpoint to go to.

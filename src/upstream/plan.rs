@@ -92,4 +92,9 @@ impl Plan {
             requests_per_connection: config.requests_per_connection,
         }
     }
+
+    /// Keeps no connection that has no request: the path is to be switched off.
+    pub fn keep_nothing(&mut self) {
+        (self.min_idle, self.pool_idle) = (0, 0);
+    }
 }

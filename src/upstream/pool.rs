@@ -14,11 +14,14 @@ use tokio::time::timeout;
 
 use crate::config::values::HeaderCase;
 use crate::error::ProxyError;
-use crate::metrics::shard::EndpointCells;
+use crate::ids::Ids;
+use crate::metrics::shard::{EndpointCells, Shard};
 use crate::tick::{Span, Ticks};
 use crate::upstream::conn::Connection;
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::fleet::Fleet;
 use crate::upstream::plan::Plan;
+use crate::vocab::Side;
 use crate::wire::socket::Scratch;
 
 /// The connections to one endpoint.
@@ -27,6 +30,12 @@ pub struct Pool {
     pub endpoint: Arc<Endpoint>,
     /// This worker's counters of it.
     pub cells: Arc<EndpointCells>,
+    /// Its path.
+    pub side: Side,
+    /// The endpoints of its path.
+    pub fleet: Arc<Fleet>,
+    /// This worker's counters.
+    pub shard: Arc<Shard>,
     case: HeaderCase,
     ticks: Rc<Ticks>,
     scratch: Scratch,
@@ -34,6 +43,19 @@ pub struct Pool {
     idle: RefCell<Vec<Idle>>,
     retired: Cell<bool>,
     warming: Cell<usize>,
+}
+
+/// What a worker gives to the pools that it makes.
+#[derive(Clone, Debug)]
+pub struct Supplies {
+    /// Its counters.
+    pub shard: Arc<Shard>,
+    /// Its clock.
+    pub ticks: Rc<Ticks>,
+    /// Its buffer for joined writes.
+    pub scratch: Scratch,
+    /// Its ids.
+    pub ids: Rc<Ids>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,13 +85,18 @@ impl Pool {
     pub fn new(
         endpoint: Arc<Endpoint>,
         plan: &Plan,
-        cells: Arc<EndpointCells>,
-        ticks: Rc<Ticks>,
-        scratch: Scratch,
+        (side, fleet): (Side, Arc<Fleet>),
+        supplies: &Supplies,
     ) -> Rc<Self> {
+        let Supplies { shard, ticks, scratch, .. } = supplies.clone();
+        let cells = shard.endpoint(side, &endpoint.label);
+        endpoint.silence.watch(&cells);
         Rc::new(Self {
             endpoint,
             cells,
+            side,
+            fleet,
+            shard,
             case: plan.header_case,
             ticks,
             scratch,

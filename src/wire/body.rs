@@ -48,6 +48,9 @@ pub enum End {
 
 /// What lasts as long as a reply, and learns how it ended.
 pub trait Tail {
+    /// Some of a reply that streams came from the path.
+    fn progressed(&self) {}
+
     /// The reply ended; called once, with the number of body bytes handed over.
     fn end(self, end: End, bytes: u64);
 }
@@ -186,6 +189,9 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
             Poll::Ready(Some(Ok(frame))) => {
                 timer.disarm(Deadline::Upstream);
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(tail) = &this.tail {
+                    tail.progressed();
+                }
                 if matches!(&this.source, Source::Stream { body, .. } if body.is_end_stream()) {
                     this.end(End::Complete);
                 }

@@ -7,11 +7,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::ClientFault;
 use crate::ids::Ids;
 use crate::metrics::shard::Shard;
 use crate::tick::{Deadline, Span, Timer};
+use crate::vocab::Routed;
 
 /// How far the present message of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub struct Exchange {
     fault: Cell<Option<ClientFault>>,
     response_limit: Cell<Span>,
     request_bytes: Cell<u64>,
+    routed: Cell<Routed>,
 }
 
 impl Exchange {
@@ -82,6 +85,7 @@ impl Exchange {
             fault: Cell::new(None),
             response_limit: Cell::new(Span::default()),
             request_bytes: Cell::new(0),
+            routed: Cell::default(),
         }
     }
 
@@ -156,6 +160,24 @@ impl Exchange {
     #[must_use]
     pub fn is_uploading(&self) -> bool {
         self.upload.get() == Upload::Running
+    }
+
+    /// Notes how the request was routed.
+    pub fn set_routed(&self, routed: Routed) {
+        self.routed.set(routed);
+    }
+
+    /// How the request was routed.
+    #[must_use]
+    pub fn routed(&self) -> Routed {
+        self.routed.get()
+    }
+
+    /// Whether its path's drain cuts it off.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        let side = self.routed.get().side;
+        side.is_some_and(|side| self.shard.cut.get(side).load(Ordering::Relaxed))
     }
 
     /// Body bytes received in this exchange.

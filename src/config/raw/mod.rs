@@ -1,4 +1,9 @@
 //! The config as it is typed: every key, its kind and its default, in the order of the reference.
+//!
+//! A key of a path is in `path`, one of the guard or the ramp in `guard`, all others are here.
+
+pub(crate) mod guard;
+pub(crate) mod path;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -8,14 +13,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use crate::config::endpoint::EndpointConfig;
+use crate::config::guard::GuardConfig;
 use crate::config::limits::{at_least_one, count, positive, share, size, time};
+use crate::config::raw::guard::{Ramp, guard, ramp};
+use crate::config::raw::path::{Path, path};
 use crate::config::section::{Fault, Faults, Section};
-use crate::config::values::{
-    AdminAddress, Balance, ForceFrom, HeaderCase, LogFormat, LogTarget, Methods, Share, Size,
-    Statuses,
-};
-use crate::vocab::Weight;
+use crate::config::values::{AdminAddress, ForceFrom, LogFormat, LogTarget, Methods, Share, Size};
+use crate::vocab::{Side, Weight};
 
 /// Everything in a file, each value sound by itself; the config checks them together.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(crate) struct Raw {
     pub(crate) retry: Retry,
     pub(crate) failover: Failover,
     pub(crate) dns: Dns,
+    pub(crate) guard: GuardConfig,
+    pub(crate) ramp: Option<Ramp>,
     pub(crate) drain: Drain,
     pub(crate) access_log: AccessLog,
 }
@@ -56,49 +62,6 @@ pub(crate) struct Admin {
     pub(crate) address: AdminAddress,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) span: Range<usize>,
-}
-
-/// `[legacy]` and `[async]`
-#[derive(Debug)]
-pub(crate) struct Path {
-    pub(crate) endpoints: Vec<Spanned<EndpointConfig>>,
-    pub(crate) balance: Balance,
-    pub(crate) health: Option<Health>,
-    pub(crate) eject: Eject,
-    pub(crate) slow_start: Duration,
-    pub(crate) panic_below: Share,
-    pub(crate) header_case: HeaderCase,
-    pub(crate) min_idle: usize,
-    pub(crate) max_in_flight: usize,
-    pub(crate) queue_depth: usize,
-    pub(crate) queue_timeout: Duration,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) response_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) request_deadline: Duration,
-    pub(crate) pool_idle: usize,
-    pub(crate) pool_idle_timeout: Duration,
-    pub(crate) requests_per_connection: u64,
-}
-
-/// `health` of a path
-#[derive(Debug)]
-pub(crate) struct Health {
-    pub(crate) path: Option<Spanned<String>>,
-    pub(crate) status: Statuses,
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) healthy_after: usize,
-    pub(crate) unhealthy_after: usize,
-}
-
-/// `eject` of a path
-#[derive(Debug)]
-pub(crate) struct Eject {
-    pub(crate) consecutive_failures: usize,
-    pub(crate) for_: Duration,
-    pub(crate) max_for: Duration,
-    pub(crate) max_share: Share,
 }
 
 /// `[retry]`
@@ -166,12 +129,6 @@ const LOOKUP_MAX: Duration = Duration::from_secs(60);
 /// Most retries of one request: more would only multiply a backend's trouble.
 const RETRIES_MAX: usize = 5;
 
-/// A server on a thread pool gives a thread to each connection that has sent nothing yet, and waits:
-/// connections kept warm would take its threads while nothing happens.
-const LEGACY_MIN_IDLE: usize = 0;
-/// A path with little traffic would be seen paying for connects.
-const ASYNC_MIN_IDLE: usize = 1;
-
 /// Reads `source`, and gives it on to `build` together with the record of faults.
 pub(crate) fn read<T>(
     source: &str,
@@ -193,13 +150,15 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let state_dir = file.optional::<PathBuf>("state_dir").map(Spanned::into_inner);
     let listen = listen(file.section("listen"));
     let admin = admin(file.section("admin"));
-    let legacy = path(file.section("legacy"), LEGACY_MIN_IDLE);
-    let async_ = path(file.section("async"), ASYNC_MIN_IDLE);
+    let legacy = path(file.section("legacy"), Side::Legacy);
+    let async_ = path(file.section("async"), Side::Async);
     let split = split(file.section("split"));
     let routes: Vec<_> = file.sections("route").into_iter().map(route).collect();
     let retry = retry(file.section("retry"));
     let failover = failover(file.section("failover"));
     let dns = dns(file.section("dns"));
+    let guard = guard(file.section("guard"));
+    let ramp = file.has("ramp").then(|| ramp(file.section("ramp")));
     let drain = drain(file.section("drain"));
     let access_log = access_log(file.section("access_log"));
     file.finish();
@@ -215,6 +174,8 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
         retry,
         failover,
         dns,
+        guard,
+        ramp,
         drain,
         access_log,
     }
@@ -258,56 +219,6 @@ fn admin(mut table: Section<'_>) -> Admin {
     };
     table.finish();
     admin
-}
-
-fn path(mut table: Section<'_>, min_idle: usize) -> Path {
-    let endpoints = table.required::<Vec<Spanned<EndpointConfig>>>("endpoints");
-    let path = Path {
-        endpoints: endpoints.map(Spanned::into_inner).unwrap_or_default(),
-        balance: table.or("balance", Balance::default()),
-        health: table.has("health").then(|| health(table.section("health"))),
-        eject: eject(table.section("eject")),
-        slow_start: time(&mut table, "slow_start", 10),
-        panic_below: table.or("panic_below", share(0.25)),
-        header_case: table.or("header_case", HeaderCase::default()),
-        min_idle: count(&mut table, "min_idle", min_idle),
-        max_in_flight: count(&mut table, "max_in_flight", 0),
-        queue_depth: count(&mut table, "queue_depth", 100),
-        queue_timeout: positive(&mut table, "queue_timeout", 1),
-        connect_timeout: positive(&mut table, "connect_timeout", 1),
-        response_timeout: positive(&mut table, "response_timeout", 30),
-        idle_timeout: positive(&mut table, "idle_timeout", 60),
-        request_deadline: time(&mut table, "request_deadline", 0),
-        pool_idle: count(&mut table, "pool_idle", 64),
-        pool_idle_timeout: positive(&mut table, "pool_idle_timeout", 4),
-        requests_per_connection: table.or("requests_per_connection", 0),
-    };
-    table.finish();
-    path
-}
-
-fn health(mut table: Section<'_>) -> Health {
-    let health = Health {
-        path: table.required("path"),
-        status: table.or("status", Statuses { first: 200, last: 399 }),
-        interval: positive(&mut table, "interval", 2),
-        timeout: positive(&mut table, "timeout", 1),
-        healthy_after: at_least_one(&mut table, "healthy_after", 2),
-        unhealthy_after: at_least_one(&mut table, "unhealthy_after", 3),
-    };
-    table.finish();
-    health
-}
-
-fn eject(mut table: Section<'_>) -> Eject {
-    let eject = Eject {
-        consecutive_failures: count(&mut table, "consecutive_failures", 5),
-        for_: positive(&mut table, "for", 10),
-        max_for: positive(&mut table, "max_for", 300),
-        max_share: table.or("max_share", share(0.5)),
-    };
-    table.finish();
-    eject
 }
 
 fn retry(mut table: Section<'_>) -> Retry {

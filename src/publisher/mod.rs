@@ -4,6 +4,10 @@
 //! built whole, then one pointer is swapped, then what changed is recorded. Workers look once a
 //! request, so no request ever sees two configs.
 
+mod names;
+mod steer;
+mod way;
+
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +21,14 @@ use tokio::time::Instant;
 use crate::config::endpoint::Origin;
 use crate::config::{Config, ConfigError, Fault};
 use crate::dns::lookup::{Answer, Unresolved, lookup_blocking};
+use crate::guard::helm::Helm;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::record::{Change, ChangeLog, now};
+use crate::publisher::names::{is_configured, is_name, origins};
+pub use crate::publisher::steer::{Order, SteerError};
+pub use crate::publisher::way::way;
+use crate::publisher::way::{adopt, is_same_comparison, largest, reach};
+use crate::record::{Change, now};
 use crate::route::Target;
 use crate::route::pace::Pace;
 use crate::snapshot::{Snapshot, State, compile};
@@ -42,7 +52,7 @@ pub struct Publisher {
     metrics: Arc<Metrics>,
     workers: usize,
     file: PathBuf,
-    changes: Mutex<ChangeLog>,
+    ledger: Ledger,
     reload: Mutex<ReloadState>,
     // Held for a whole reload: the one that reads last must publish last.
     reloading: Mutex<()>,
@@ -66,11 +76,12 @@ impl Publisher {
         workers: usize,
         control: Handle,
     ) -> anyhow::Result<Self> {
-        let changes = ChangeLog::open(&config.state_dir).map_err(|error| {
-            anyhow::anyhow!("can't write to state_dir {}: {error}", config.state_dir.display())
+        let (ledger, helm) = Ledger::open(&config.state_dir).map_err(|error| {
+            anyhow::anyhow!("can't use state_dir {}: {error}", config.state_dir.display())
         })?;
         let gates = PerSide::from_fn(|side| Gate::new(metrics.waiting(side)));
-        let state = State::default();
+        let mut state = State { helm, epoch: 1, ..State::default() };
+        adopt(&mut state.helm, &config, Weight::ZERO);
         let first = compile(Arc::new(config), &state, &metrics, (workers, Duration::ZERO), None)
             .map_err(|faults| ConfigError::Faults { path: file.clone(), faults })?;
         let publisher = Self {
@@ -79,7 +90,7 @@ impl Publisher {
             metrics,
             workers,
             file,
-            changes: Mutex::new(changes),
+            ledger,
             reload: Mutex::default(),
             reloading: Mutex::default(),
             state: Mutex::new(state),
@@ -90,7 +101,7 @@ impl Publisher {
         let first = publisher.current();
         publisher.put_in_force(&first, true);
         publisher.show_applied(&first);
-        publisher.note("start", None, "", &first.config.weight.to_string());
+        publisher.note("start", "", &reach(&first, &publisher.helm()));
         Ok(publisher)
     }
 
@@ -166,7 +177,7 @@ impl Publisher {
         let answers = self.resolve_new(&config)?;
         let config = Arc::new(config);
         let mut state = self.lock();
-        let mut next = State { answers: state.answers.clone(), paces: HashMap::new() };
+        let mut next = state.clone();
         // What DNS has said meanwhile is newer.
         answers.into_iter().for_each(|(name, answer)| {
             next.answers.entry(name).or_insert(answer.hosts);
@@ -174,10 +185,19 @@ impl Publisher {
         next.answers.retain(|name, _| is_configured(&config, name));
         // From where each target is at this moment, which another answer of DNS may have moved.
         let old = self.current();
-        next.paces = self.paces(&old, &config, &state.paces);
+        adopt(&mut next.helm, &config, largest(&old, Target::effective));
+        next.paces = self.paces(&old, &config, &next);
+        if !is_same_comparison(&old.config, &config) || next.helm != state.helm {
+            next.epoch += 1;
+        }
         let new = self.compile(config, &next).map_err(refused)?;
+        let is_steered = next.helm != state.helm;
         *state = next;
         self.swap(&new, false);
+        if is_steered {
+            // A full disk is logged. What the file releases or lowers it will do again at a restart.
+            let _ = self.ledger.keep(&state.helm);
+        }
         drop(state);
         self.show_applied(&new);
         self.note_changes(&old, &new);
@@ -278,19 +298,16 @@ impl Publisher {
     }
 
     /// The way back of each route whose weight falls.
-    fn paces(
-        &self,
-        old: &Snapshot,
-        config: &Config,
-        known: &HashMap<String, Pace>,
-    ) -> HashMap<String, Pace> {
+    fn paces(&self, old: &Snapshot, config: &Config, state: &State) -> HashMap<String, Pace> {
+        let ceiling = state.helm.ceiling();
         let (now, span) = (self.origin.elapsed(), config.split.paced_return);
         let weights = config.routes.iter().map(|route| (route.name.as_str(), route.weight));
         weights
             .chain([(DEFAULT_ROUTE, config.weight)])
             .filter_map(|(name, desired)| {
                 let present = old.rules.targets().find(|target| target.name == name)?.applied;
-                let pace = Pace::plan(known.get(name).copied(), present, desired, now, span)?;
+                let (known, desired) = (state.paces.get(name).copied(), desired.min(ceiling));
+                let pace = Pace::plan(known, present, desired, now, span)?;
                 Some((name.to_owned(), pace))
             })
             .collect()
@@ -304,8 +321,12 @@ impl Publisher {
         let (from, to) = (&old.config.hash, &new.config.hash);
         tracing::info!(from, to, weight = %new.config.weight, "config applied");
         if from != to {
-            self.note("config", None, from, to);
+            self.note("config", from, to);
         }
+        self.note_weights(old, new);
+    }
+
+    fn note_weights(&self, old: &Snapshot, new: &Snapshot) {
         for target in new.rules.targets() {
             let before = old.rules.targets().find(|old| old.name == target.name);
             let before = before.map_or(Weight::ZERO, Target::desired);
@@ -313,32 +334,61 @@ impl Publisher {
             if before != after {
                 let route = target.name.as_str();
                 tracing::info!(route, from = %before, to = %after, "weight changed");
-                let (before, after) = (before.to_string(), after.to_string());
-                self.note("weight", Some(route), &before, &after);
+                let change = self.change("weight", &before.to_string(), &after.to_string());
+                self.ledger.note(&Change { route: Some(route.to_owned()), ..change });
             }
         }
     }
 
     /// Appends to the change log what changed, from what, to what.
-    pub fn note(&self, what: &str, route: Option<&str>, from: &str, to: &str) {
-        let config = &self.current().config.hash;
-        let change = Change { time: now(), what, route, from, to, config };
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).append(&change);
+    pub fn note(&self, what: &str, from: &str, to: &str) {
+        self.ledger.note(&self.change(what, from, to));
     }
-}
 
-fn origins(config: &Config) -> impl Iterator<Item = &Origin> {
-    let endpoints = config.paths.iter().flat_map(|(_, path)| &path.endpoints);
-    endpoints.map(|endpoint| &endpoint.origin)
-}
-
-fn is_name(origin: &Origin) -> bool {
-    match origin {
-        Origin::Address(_) => false,
-        Origin::Host { .. } | Origin::Service { .. } => true,
+    /// A change of this moment.
+    #[must_use]
+    pub fn change(&self, what: &str, from: &str, to: &str) -> Change {
+        let [what, from, to] = [what, from, to].map(str::to_owned);
+        let config = self.current().config.hash.clone();
+        Change { time: now(), what, from, to, config, ..Change::default() }
     }
-}
 
-fn is_configured(config: &Config, name: &Origin) -> bool {
-    origins(config).any(|origin| origin == name)
+    /// The state directory.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What bounds the weight.
+    #[must_use]
+    pub fn helm(&self) -> Helm {
+        self.lock().helm.clone()
+    }
+
+    /// Whether any share is on its way back.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        !self.lock().paces.is_empty()
+    }
+
+    /// Whether a path is drained, or about to be.
+    #[must_use]
+    pub fn is_retired(&self, side: Side) -> bool {
+        *self.lock().retired.get(side)
+    }
+
+    /// Lets a path keep no connections any more, or keep them again.
+    pub fn retire(&self, side: Side, is_retired: bool) {
+        let mut state = self.lock();
+        *state.retired.get_mut(side) = is_retired;
+        self.republish(&state, &self.current(), false);
+    }
+
+    /// Begins or ends the measuring that a baseline needs; either begins an epoch.
+    pub fn measure(&self, is_measuring: bool) {
+        let mut state = self.lock();
+        state.is_measuring = is_measuring;
+        state.epoch += 1;
+        self.republish(&state, &self.current(), false);
+    }
 }

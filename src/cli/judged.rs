@@ -1,0 +1,108 @@
+//! The guard's part of the status, in words.
+
+use serde_json::Value;
+
+/// A few lines: the mode, the verdict, the ramp, what blocks, and the last decision.
+pub(crate) fn prose(guard: &Value) -> String {
+    let mut lines =
+        vec![format!("guard {} · {}", plain(&guard["mode"]), verdict(&guard["verdict"]),)];
+    if let Some(worst) = worst(&guard["evidence"]) {
+        lines.push(format!("  evidence {worst}, a check fails at {}", guard["evidence_limit"]));
+    }
+    if let Some(id) = guard["rollback"]["id"].as_str() {
+        let check = plain(&guard["rollback"]["check"]);
+        lines.push(format!("  ROLLED BACK by {check}: `cutover resume {id}` releases it"));
+    }
+    let ramp = &guard["ramp"];
+    if ramp.is_object() {
+        lines.push(format!("  ramp at {}{}", ramp["position"], way(ramp)));
+    }
+    let stalls = guard["stalls"].as_array().into_iter().flatten();
+    lines.extend(stalls.map(|stall| format!("  {}", plain(&stall["text"]))));
+    if let Some(text) = guard["last_decision"]["text"].as_str() {
+        lines.extend(text.lines().map(|line| format!("  | {line}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// A verdict, and why.
+pub(crate) fn verdict(verdict: &Value) -> String {
+    let name = verdict["verdict"].as_str().unwrap_or("no verdict yet");
+    format!("{name}{}", reasons(verdict))
+}
+
+fn way(ramp: &Value) -> String {
+    let mut text = match ramp["next"].as_f64() {
+        Some(next) => format!(", next {next}"),
+        None => ", at its end".to_owned(),
+    };
+    if ramp["paused"] == true {
+        text.push_str(", paused");
+    }
+    if !ramp["awaits_approval"].is_null() {
+        text.push_str(", waits for `cutover ramp approve`");
+    }
+    text
+}
+
+/// Why the ramp is held, or what a step lacks.
+fn reasons(verdict: &Value) -> String {
+    let of = |list: &str, name: &str| {
+        let entries = verdict[list].as_array().into_iter().flatten();
+        entries.map(|entry| details(entry, name)).collect::<Vec<_>>()
+    };
+    let all = [of("reasons", "reason"), of("missing", "missing")].concat();
+    if all.is_empty() { String::new() } else { format!(": {}", all.join(", ")) }
+}
+
+/// `requests have=3 need=500`
+fn details(entry: &Value, name: &str) -> String {
+    let others = entry.as_object().into_iter().flatten().filter(|(key, _)| *key != name);
+    let others = others.map(|(key, value)| match value.as_str() {
+        Some(text) => format!(" {key}={text}"),
+        None => format!(" {key}={value}"),
+    });
+    format!("{}{}", plain(&entry[name]), others.collect::<String>())
+}
+
+fn worst(evidence: &Value) -> Option<String> {
+    let evidence = evidence.as_array()?;
+    let nats = |entry: &Value| entry["nats"].as_f64().unwrap_or(0.0);
+    let worst = evidence.iter().max_by(|a, b| nats(a).total_cmp(&nats(b)))?;
+    let (check, test) = (plain(&worst["check"]), plain(&worst["test"]));
+    Some(format!("{:.1} nats ({check}, test {test})", nats(worst)))
+}
+
+fn plain(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_guard_is_told_in_a_few_lines() {
+        let guard = json!({
+            "mode": "enforce",
+            "verdict": { "verdict": "wait", "missing": [
+                { "missing": "requests", "have": 3, "need": 500 },
+                { "missing": "settling" },
+            ], "overdue": false },
+            "evidence": [{ "check": "p95", "test": "B", "nats": 2.345 }],
+            "evidence_limit": 16.0,
+            "ramp": { "position": 0.1, "next": 0.5, "paused": true, "awaits_approval": null },
+            "rollback": null,
+            "stalls": [],
+            "last_decision": null,
+        });
+        assert_eq!(
+            prose(&guard),
+            "guard enforce · wait: requests have=3 need=500, settling\n  \
+             evidence 2.3 nats (p95, test B), a check fails at 16.0\n  \
+             ramp at 0.1, next 0.5, paused\n"
+        );
+    }
+}

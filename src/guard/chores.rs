@@ -1,0 +1,103 @@
+//! What the guard does beside judging: it records baselines, and keeps the history.
+
+use std::time::Duration;
+
+use crate::durable;
+use crate::guard::baseline::Baseline;
+use crate::guard::decision::Kind;
+use crate::guard::desk::Guard;
+use crate::guard::history::{HISTORY, latencies};
+use crate::guard::recording::Recording;
+use crate::snapshot::Snapshot;
+
+impl Guard {
+    /// Begins to record a baseline.
+    ///
+    /// # Errors
+    /// When one is being recorded already.
+    pub fn record_baseline(&self, span: Duration) -> Result<(), &'static str> {
+        if self.live().recording.is_some() {
+            return Err("a baseline is being recorded already");
+        }
+        self.publisher.measure(true);
+        let snapshot = self.publisher.current();
+        let recording = Recording::new(self.now(), span, &snapshot, self.publisher.metrics());
+        let mut live = self.live();
+        (live.recording, live.recording_failed) = (Some(recording), None);
+        Ok(())
+    }
+
+    /// Ends a recording whose time is over, or that came to nothing.
+    pub(super) fn finish_recording(&self, snapshot: &Snapshot) {
+        let now = self.now();
+        let (recording, usage) = {
+            let mut live = self.live();
+            let recording = live.recording.take_if(|recording| recording.is_over(now));
+            if recording.is_none() && live.recording.is_none() && snapshot.rules.is_measuring {
+                drop(live);
+                // It failed; nobody needs the halves any more.
+                self.publisher.measure(false);
+                return;
+            }
+            (recording, live.usage)
+        };
+        let Some(recording) = recording else {
+            return;
+        };
+        let finished = recording.finish(now, (snapshot, self.publisher.metrics()), &usage);
+        let stored = finished.and_then(|baseline| {
+            let dir = self.publisher.ledger().dir();
+            baseline.store(dir).map(|()| baseline).map_err(|error| error.to_string())
+        });
+        self.publisher.measure(false);
+        match stored {
+            Ok(baseline) => {
+                let line = baseline_words(&baseline);
+                self.live().take_baseline(baseline);
+                self.tell(Kind::Baseline, None, &[line]);
+            }
+            Err(why) => {
+                tracing::error!(why, "no baseline was recorded");
+                self.live().recording_failed = Some(why);
+            }
+        }
+    }
+
+    /// Ends the open point of the history when it is time, and writes the history now and then.
+    pub(super) fn keep_history(&self, snapshot: &Snapshot) {
+        let now = self.now();
+        if !self.live().history.is_due(now) {
+            return;
+        }
+        let latencies = latencies(snapshot, self.publisher.metrics());
+        let content = {
+            let mut live = self.live();
+            let usage = live.usage;
+            live.history.close(latencies, &usage);
+            live.history.to_keep(now)
+        };
+        let Some(content) = content else {
+            return;
+        };
+        if let Err(error) = durable::replace(self.publisher.ledger().dir(), HISTORY, &content) {
+            tracing::warn!(%error, "can't write {HISTORY}");
+        }
+    }
+}
+
+fn baseline_words(baseline: &Baseline) -> String {
+    let legacy = &baseline.paths.legacy;
+    let quantile = |quantile: Option<f64>| {
+        quantile.map_or_else(|| "-".to_owned(), |value_ms| format!("{value_ms:.1} ms"))
+    };
+    format!(
+        "legacy: {} requests, {:.1}/s, {} failed, {} timed out, P95 {}, P99 {}, phi {:.2}",
+        legacy.counts.n,
+        legacy.per_second,
+        legacy.counts.err,
+        legacy.counts.tmo,
+        quantile(legacy.p95.map(|quantile| quantile.value_ms)),
+        quantile(legacy.p99.map(|quantile| quantile.value_ms)),
+        baseline.phi.fail,
+    )
+}

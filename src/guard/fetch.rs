@@ -1,0 +1,37 @@
+//! Asking other servers, off the data plane: a backend's own metrics page, the operator's webhook.
+
+use std::time::Duration;
+
+/// For one question and its answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer, in bytes.
+const ANSWER_MAX: u64 = 4 << 20;
+
+/// Gets a page. Blocks.
+///
+/// # Errors
+/// Why it can't be had.
+pub fn get(url: &str) -> Result<String, String> {
+    let mut response = agent().get(url).call().map_err(|error| error.to_string())?;
+    let body = response.body_mut().with_config().limit(ANSWER_MAX);
+    body.read_to_string().map_err(|error| error.to_string())
+}
+
+/// Posts a JSON document. Blocks.
+///
+/// # Errors
+/// Why it was not taken; a status other than 2xx is an error too.
+pub fn post(url: &str, document: &str) -> Result<(), String> {
+    let request = agent().post(url).header("content-type", "application/json");
+    request.send(document).map(drop).map_err(|error| error.to_string())
+}
+
+fn agent() -> ureq::Agent {
+    // Neither a redirect nor a proxy from the environment: what the config names is what is asked.
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .max_redirects(0)
+        .proxy(None)
+        .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")));
+    config.build().into()
+}

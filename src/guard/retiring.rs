@@ -1,0 +1,191 @@
+//! The guard drains a path: begins it when nothing can go there any more, ends it with a certificate, and
+//! sees whether that still holds.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::durable;
+use crate::guard::decision::Kind;
+use crate::guard::desk::Guard;
+use crate::guard::path_drain::{Reachable, Running};
+use crate::guard::retire::{Certificate, Flow, Left, Retirement, Stage};
+use crate::metrics::Metrics;
+use crate::record::now;
+use crate::route::Target;
+use crate::snapshot::Snapshot;
+use crate::vocab::{Side, Weight};
+
+/// How long workers may take to cut off what is left.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+/// The version of the certificate's format.
+const VERSION: u32 = 1;
+
+impl Guard {
+    /// Begins to drain a path; what is left at the timeout is cut off only if that is asked for.
+    ///
+    /// # Errors
+    /// While the config can still route to it.
+    pub fn drain(&self, side: Side, timeout: Duration, is_forced: bool) -> Result<(), Reachable> {
+        let snapshot = self.publisher.current();
+        if let Some(why) = why_reachable(&snapshot, side) {
+            return Err(Reachable { path: side, why });
+        }
+        let path = snapshot.config.paths.get(side);
+        let longest = [path.response_timeout, path.request_deadline, path.pool_idle_timeout];
+        let longest = longest.into_iter().max().unwrap_or_default();
+        let running = Running {
+            retirement: Retirement::new(side, self.now(), timeout, longest),
+            began_at: now(),
+            cut_before: cut(self.publisher.metrics(), side),
+            is_forced,
+        };
+        self.publisher.retire(side, true);
+        let mut live = self.live();
+        let drain = live.drains.0.get_mut(side);
+        (drain.running, drain.stage, drain.certificate) = (Some(running), None, None);
+        Ok(())
+    }
+
+    /// Goes on with the drains of both paths, and sees whether certificates still hold.
+    pub(super) fn step_drains(&self, snapshot: &Snapshot) {
+        for side in Side::ALL {
+            let metrics = self.publisher.metrics();
+            let (left, flow) = (left(metrics, side), flow(metrics, side));
+            let is_reachable = why_reachable(snapshot, side).is_some();
+            if is_reachable && self.publisher.is_retired(side) {
+                self.publisher.retire(side, false);
+            }
+            let done = {
+                let mut live = self.live();
+                let drain = live.drains.0.get_mut(side);
+                if let Some(void) = drain.void(flow) {
+                    drop(live);
+                    self.void(side, &void);
+                    continue;
+                }
+                drain.step(self.now(), (left, flow), is_reachable)
+            };
+            if let Some((running, stage)) = done {
+                self.end_drain(side, running, stage);
+            }
+        }
+    }
+
+    fn end_drain(&self, side: Side, mut running: Running, stage: Stage) {
+        let metrics = self.publisher.metrics();
+        if matches!(stage, Stage::TimedOut { .. }) && std::mem::take(&mut running.is_forced) {
+            set_cut(metrics, side, true);
+            running.retirement.extend(self.now(), CUT_GRACE);
+            self.live().drains.0.get_mut(side).running = Some(running);
+            return;
+        }
+        set_cut(metrics, side, false);
+        let Stage::Done { flow } = stage else {
+            let stage = serde_json::to_string(&stage).unwrap_or_default();
+            self.tell(Kind::Drain, None, &[format!("{side} is not drained: {stage}")]);
+            return;
+        };
+        let cut_now = cut(metrics, side);
+        let certificate = Certificate {
+            version: VERSION,
+            path: side,
+            issued_at: now(),
+            began_at: running.began_at.clone(),
+            quiet_seconds: running.retirement.quiet_for().as_secs_f64(),
+            flow,
+            cut_requests: cut_now.0 - running.cut_before.0,
+            cut_tunnels: cut_now.1 - running.cut_before.1,
+            config: self.publisher.current().config.hash.clone(),
+            void: None,
+        };
+        self.keep(&certificate);
+        let line = format!("{side} is safe to switch off: {} requests, all ended", flow.finished);
+        let mut live = self.live();
+        let drain = live.drains.0.get_mut(side);
+        (drain.certificate, drain.certified) = (Some(certificate), Some(flow));
+        drop(live);
+        self.tell(Kind::Drain, None, &[line]);
+    }
+
+    fn void(&self, side: Side, certificate: &Certificate) {
+        let requests = certificate.void.as_ref().map_or(0, |void| void.requests);
+        tracing::error!(path = %side, requests, "the drain certificate is void");
+        self.keep(certificate);
+        let line = format!("the certificate of {side} is void: {requests} requests came after it");
+        self.tell(Kind::Drain, None, &[line]);
+    }
+
+    fn keep(&self, certificate: &Certificate) {
+        let dir = self.publisher.ledger().dir();
+        let content = serde_json::to_vec_pretty(certificate).unwrap_or_default();
+        let name = Certificate::file(certificate.path);
+        if let Err(error) = durable::replace(dir, &name, &content) {
+            tracing::error!(%error, "can't write {name}");
+        }
+    }
+}
+
+/// How requests can still go to a path, if they can.
+fn why_reachable(snapshot: &Snapshot, side: Side) -> Option<String> {
+    let all = match side {
+        Side::Legacy => Weight::ONE,
+        Side::Async => Weight::ZERO,
+    };
+    let target = snapshot.rules.targets().find(|target| {
+        // Both what it has and what it may have: a way back is not over before its end.
+        [target.effective(), target.desired()] != [all; 2]
+    });
+    if let Some(Target { name, pin, .. }) = target {
+        let weight = target.map(Target::effective).unwrap_or_default();
+        return Some(match pin {
+            Some(_) => format!("route {name} is pinned to it"),
+            None => format!("route {name} has weight {weight}"),
+        });
+    }
+    if snapshot.config.failover.enabled {
+        return Some("[failover] is enabled".to_owned());
+    }
+    let header = snapshot.config.split.force_header.as_ref()?;
+    Some(format!("split.force_header is set ({header})"))
+}
+
+fn left(metrics: &Metrics, side: Side) -> Left {
+    let endpoints = metrics.shards().iter().flat_map(|shard| shard.endpoints());
+    let of_side = endpoints.filter(|cells| cells.side == side);
+    Left {
+        requests: metrics.in_flight(side),
+        queued: metrics.queue_depth(side) as u64,
+        tunnels: metrics.sum(|shard| shard.sides.get(side).tunnels.get()),
+        connections: of_side.map(|cells| cells.idle.get() + cells.busy.get()).sum(),
+    }
+}
+
+fn flow(metrics: &Metrics, side: Side) -> Flow {
+    let finished = metrics.sum(|shard| {
+        let routes = shard.sides.get(side).routes();
+        routes.map(|(_, cells)| cells.codes.iter().map(|(_, n)| n).sum::<u64>()).sum()
+    });
+    let started = metrics.sum(|shard| {
+        let decisions = shard.sides.get(side).decisions.iter();
+        decisions.map(crate::metrics::cell::Cell64::get).sum()
+    });
+    Flow { started, finished }
+}
+
+fn set_cut(metrics: &Metrics, side: Side, is_cut: bool) {
+    for shard in metrics.shards() {
+        shard.cut.get(side).store(is_cut, Ordering::Relaxed);
+    }
+}
+
+/// Requests and tunnels of a path that were cut off since the start.
+#[must_use]
+pub fn cut(metrics: &Metrics, side: Side) -> (u64, u64) {
+    let sum = |tunnels: bool| {
+        metrics.sum(|shard| {
+            let cells = shard.sides.get(side);
+            if tunnels { cells.cut_tunnels.get() } else { cells.cut.get() }
+        })
+    };
+    (sum(false), sum(true))
+}

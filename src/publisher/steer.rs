@@ -1,0 +1,87 @@
+//! Orders of the guard and of operators about what bounds the weight.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::guard::helm::{Helm, OrderError, Way};
+use crate::publisher::Publisher;
+use crate::publisher::way::{reach, way};
+use crate::record::Change;
+use crate::snapshot::State;
+
+/// An order about what bounds the weight.
+#[derive(Clone, Copy)]
+pub struct Order<'a> {
+    /// What it is called in the change log.
+    pub what: &'a str,
+    /// Who gives it.
+    pub who: &'a str,
+    /// The numbers of that moment, given how long it took to be in force, where that was measured.
+    pub numbers: &'a dyn Fn(Option<Duration>) -> serde_json::Value,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum SteerError {
+    /// It makes no sense now: the operator's mistake.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// It can't be kept in `state_dir`, so a restart would undo it.
+    #[error("can't write to state_dir")]
+    Disk,
+}
+
+impl fmt::Debug for Order<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, who, .. } = self;
+        f.debug_struct("Order").field("what", what).field("who", who).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Carries out an order about what bounds the weight. What lowers it is in force first and on disk
+    /// then, all else the other way round; either way it is on disk before anyone is told.
+    ///
+    /// # Errors
+    /// When the order makes no sense now, or can't be kept; then nothing has changed.
+    pub fn steer<T>(
+        &self,
+        order: &Order<'_>,
+        change: impl FnOnce(&mut Helm, &Way) -> Result<T, OrderError>,
+    ) -> Result<T, SteerError> {
+        let mut state = self.lock();
+        let old = self.current();
+        let mut next = state.clone();
+        let value = change(&mut next.helm, &way(&old.config))?;
+        let (from, to) = (reach(&old, &state.helm), reach(&old, &next.helm));
+        next.helm.seq += 1;
+        next.epoch += 1;
+        next.paces = self.paces(&old, &old.config, &next);
+        let mut noted = self.change(order.what, &from, &to);
+        (noted.who, noted.seq) = (Some(order.who.to_owned()), Some(next.helm.seq));
+        let keep = |next: &mut State, noted: &Change| {
+            next.helm.change = Some(noted.clone());
+            self.ledger.keep(&next.helm)
+        };
+        if next.helm.ceiling() >= state.helm.ceiling() {
+            noted.numbers = (order.numbers)(None);
+            if !keep(&mut next, &noted) {
+                return Err(SteerError::Disk);
+            }
+            self.republish(&next, &old, false);
+        } else {
+            let began = Instant::now();
+            self.republish(&next, &old, false);
+            noted.numbers = (order.numbers)(Some(began.elapsed()));
+            // A full disk is logged, and is no reason to stay on a failing path.
+            let _ = keep(&mut next, &noted);
+        }
+        *state = next;
+        drop(state);
+        self.ledger.note(&noted);
+        self.note_weights(&old, &self.current());
+        Ok(value)
+    }
+}

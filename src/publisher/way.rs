@@ -1,0 +1,52 @@
+//! What of a config and a snapshot concerns the ramp and the guard.
+
+use crate::config::{Config, GuardMode};
+use crate::guard::helm::{Helm, Way};
+use crate::route::Target;
+use crate::snapshot::Snapshot;
+use crate::vocab::Weight;
+
+/// The ramp that a config describes.
+#[must_use]
+pub fn way(config: &Config) -> Way {
+    let unpinned = config.routes.iter().filter(|route| route.pin.is_none());
+    let goal = unpinned.map(|route| route.weight).fold(config.weight, Weight::max);
+    let (steps, approve) = match &config.ramp {
+        None => (None, Vec::new()),
+        // A guard that only observes moves nothing: a person approves each step.
+        Some(ramp) if config.guard.mode == GuardMode::Observe => {
+            (Some(ramp.steps.clone()), ramp.steps.clone())
+        }
+        Some(ramp) => (Some(ramp.steps.clone()), ramp.approve.clone()),
+    };
+    Way { steps, approve, goal }
+}
+
+/// Fits the helm to a config.
+pub(super) fn adopt(helm: &mut Helm, config: &Config, present: Weight) {
+    helm.adopt(&way(config), present, &config.guard.acknowledge_rollback);
+}
+
+/// The largest weight of any route that is not pinned.
+pub(super) fn largest(snapshot: &Snapshot, of: impl Fn(&Target) -> Weight) -> Weight {
+    let unpinned = snapshot.rules.targets().filter(|target| target.pin.is_none());
+    unpinned.map(of).max().unwrap_or_default()
+}
+
+/// How far the helm lets the weight go, in words.
+pub(super) fn reach(snapshot: &Snapshot, helm: &Helm) -> String {
+    largest(snapshot, |target| target.weight).min(helm.ceiling()).to_string()
+}
+
+/// Whether what the guard compares is the same under both configs.
+pub(super) fn is_same_comparison(old: &Config, new: &Config) -> bool {
+    let routes = |config: &Config| -> Vec<_> {
+        config.routes.iter().map(|r| (r.name.clone(), r.weight, r.pin)).collect()
+    };
+    let split = |config: &Config| (config.split.key.clone(), config.split.salt.clone());
+    old.weight == new.weight
+        && old.guard == new.guard
+        && old.ramp == new.ramp
+        && routes(old) == routes(new)
+        && split(old) == split(new)
+}
