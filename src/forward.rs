@@ -78,7 +78,7 @@ impl Hold {
     #[must_use]
     pub fn into_tunnel(self) -> Option<(Connection, Place)> {
         let Self { lease, visit, slot } = self;
-        visit.is_tunnel();
+        visit.succeeded();
         Some((lease.into_connection()?, Place { _slot: slot, _visit: visit }))
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::vocab::RouteId;
 
 /// Gaps that are kept: a loop blocked for 300 ms at a time, without a pause, has them in 150 s, and a
-/// culprit is found within seconds of that. With 256 routes frozen in each they take 1 MiB.
+/// culprit is found within seconds of that. With 256 routes frozen in each they take 2 MiB.
 const GAPS_MAX: usize = 512;
 
 /// How far back gaps count: long enough for a route that is called every other minute to be found, and

@@ -84,7 +84,7 @@ impl std::fmt::Display for Blocking {
         let Culprit { firsts, gaps, median, .. } = self.culprit;
         write!(
             f,
-            "{} blocks the event loop of {}: {firsts} of {gaps} stalls, median {} ms",
+            "{} blocks the event loop of {}: {firsts} of {gaps} gaps, median {} ms",
             self.route,
             self.side,
             median.as_millis()

@@ -29,7 +29,7 @@ pub struct Facts {
     pub legacy_in_flight: u64,
     /// The certificate of the legacy path's drain, if there is one.
     pub certificate: Option<CertificateSummary>,
-    /// Requests that were accepted, and whose client got no whole answer although it stayed.
+    /// Requests that the proxy cut off, in a drain.
     pub lost: u64,
     /// Whether the migration could be undone.
     pub way_back: WayBack,

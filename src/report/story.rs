@@ -39,7 +39,7 @@ pub struct Story {
     pub memory: PerSide<Memory>,
     /// Requests since the start.
     pub totals: PerSide<Totals>,
-    /// Requests that were accepted, and whose client got no whole answer although it stayed.
+    /// Requests that the proxy cut off, in a drain.
     pub lost: u64,
     /// The proof that a path is out of use; absent if none was drained.
     pub certificate: Option<CertificateSummary>,

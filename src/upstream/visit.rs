@@ -32,7 +32,7 @@ pub struct Visit {
     is_judged: Cell<bool>,
     // Whether the guard has counted it: once.
     is_counted: Cell<bool>,
-    // Whether the endpoint owes it something.
+    // Whether the endpoint owes it the head of a reply.
     is_present: Cell<bool>,
 }
 
@@ -84,6 +84,8 @@ impl Visit {
             0..400 => Outcome::Success,
         });
         self.progressed_at(now_ns);
+        // From here on it may well be a stream that is silent for as long as it likes.
+        self.leave();
         match status {
             StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
@@ -120,12 +122,6 @@ impl Visit {
     /// The request failed by the client's fault, or by our own: the path has nothing to do with it.
     pub fn excused(&self) {
         self.is_counted.set(true);
-    }
-
-    /// It has become a tunnel, which may well be silent.
-    pub fn is_tunnel(&self) {
-        self.succeeded();
-        self.leave();
     }
 
     fn judge_failed(&self) {
