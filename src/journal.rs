@@ -146,7 +146,7 @@ impl Record {
             cells.fault(decision.route, fault);
             if fault.is_unattempted() {
                 let limits = &self.exchange.shard.thresholds;
-                route.attempts.finished(self.exchange.routed(), Outcome::Error, None, limits);
+                route.attempts.finished(self.exchange.routed(), Outcome::Error, 0, limits);
             }
         }
     }

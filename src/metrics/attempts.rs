@@ -7,7 +7,6 @@
 //! epoch; a slot is cleared when a newer epoch needs it, and what is older than all slots is left out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::guard::loglinear::{BUCKETS, index};
 use crate::metrics::cell::Cell64;
@@ -84,19 +83,13 @@ impl AttemptCells {
         }
     }
 
-    /// Counts a finished attempt, and how long its response head took if there was one.
-    pub fn finished(
-        &self,
-        routed: Routed,
-        outcome: Outcome,
-        took: Option<Duration>,
-        limits: &Thresholds,
-    ) {
+    /// Counts a finished attempt, and how many nanoseconds its response head took, or it was waited for;
+    /// 0 if it was never sent.
+    pub fn finished(&self, routed: Routed, outcome: Outcome, took_ns: u64, limits: &Thresholds) {
         let Some(slot) = self.slot(routed) else {
             return;
         };
-        let nanos = took.map_or(0, |took| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        let is_over = |limit: &AtomicU64| nanos > limit.load(Ordering::Relaxed);
+        let is_over = |limit: &AtomicU64| took_ns > limit.load(Ordering::Relaxed);
         let is_slow99 = is_over(&limits.slow99);
         if outcome == Outcome::Left && !is_slow99 {
             return;
@@ -125,9 +118,9 @@ impl AttemptCells {
             }
             Outcome::Success | Outcome::Left => {}
         }
-        if nanos != 0 {
-            self.latency[index(nanos)].add(1);
-            self.latency_ns.add(nanos);
+        if took_ns != 0 {
+            self.latency[index(took_ns)].add(1);
+            self.latency_ns.add(took_ns);
         }
     }
 
@@ -204,8 +197,8 @@ mod tests {
         let (cells, limits) = (AttemptCells::default(), Thresholds::default());
         cells.routed(routed(1));
         cells.routed(routed(2));
-        cells.finished(routed(1), Outcome::Error, None, &limits);
-        cells.finished(routed(2), Outcome::Success, None, &limits);
+        cells.finished(routed(1), Outcome::Error, 0, &limits);
+        cells.finished(routed(2), Outcome::Success, 0, &limits);
         assert_eq!(seen(&cells, 1), [1, 1, 1, 0, 0, 0, 0]);
         assert_eq!(seen(&cells, 2), [1, 1, 0, 0, 0, 0, 0]);
         assert_eq!(seen(&cells, 3), [0; 7]);
@@ -214,9 +207,9 @@ mod tests {
     #[test]
     fn a_newer_epoch_takes_the_place_of_an_old_one_and_the_old_one_is_left_out() {
         let (cells, limits) = (AttemptCells::default(), Thresholds::default());
-        cells.finished(routed(1), Outcome::Error, None, &limits);
-        cells.finished(routed(5), Outcome::Success, None, &limits);
-        cells.finished(routed(1), Outcome::Error, None, &limits);
+        cells.finished(routed(1), Outcome::Error, 0, &limits);
+        cells.finished(routed(5), Outcome::Success, 0, &limits);
+        cells.finished(routed(1), Outcome::Error, 0, &limits);
         assert_eq!(seen(&cells, 5), [0, 1, 0, 0, 0, 0, 0]);
         assert_eq!(seen(&cells, 1), [0; 7]);
     }
@@ -226,7 +219,7 @@ mod tests {
         let (cells, limits) = (AttemptCells::default(), Thresholds::default());
         let forced = Routed { is_weighed: false, ..routed(1) };
         cells.routed(forced);
-        cells.finished(forced, Outcome::Error, None, &limits);
+        cells.finished(forced, Outcome::Error, 0, &limits);
         assert!(cells.of(1).is_none());
     }
 
@@ -246,8 +239,7 @@ mod tests {
             (Outcome::Left, 21, [0, 1, 0, 0, 0, 1, 1]),
         ] {
             let cells = AttemptCells::default();
-            let took = Some(Duration::from_millis(millis));
-            cells.finished(routed(1), outcome, took, &limits);
+            cells.finished(routed(1), outcome, millis * 1_000_000, &limits);
             assert_eq!(seen(&cells, 1), expected, "{outcome:?} {millis}");
         }
     }

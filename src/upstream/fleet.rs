@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::metrics::histogram::nanos;
 use crate::upstream::balance::Roster;
 use crate::upstream::eject::EjectRules;
 use crate::upstream::endpoint::{Endpoint, Member};
@@ -68,8 +69,7 @@ impl Fleet {
     /// `at` as the fleet counts it, in nanoseconds.
     #[must_use]
     pub fn nanos(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.origin);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        nanos(at.saturating_duration_since(self.origin))
     }
 
     /// A number that is another one after each change.

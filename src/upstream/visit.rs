@@ -7,7 +7,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -136,14 +135,13 @@ impl Visit {
             return;
         }
         let took_ns = match (self.took_ns.get(), self.sent_ns.get()) {
-            (0, 0) => None,
-            (0, sent_ns) => Some(self.pool.fleet.nanos(Instant::now()).saturating_sub(sent_ns)),
-            (took_ns, _) => Some(took_ns),
+            (0, 0) => 0,
+            (0, sent_ns) => self.pool.fleet.nanos(Instant::now()).saturating_sub(sent_ns).max(1),
+            (took_ns, _) => took_ns,
         };
         let shard = &self.pool.shard;
         let cells = shard.sides.get(self.pool.side).route(self.routed.route);
-        let took = took_ns.map(Duration::from_nanos);
-        cells.attempts.finished(self.routed, outcome, took, &shard.thresholds);
+        cells.attempts.finished(self.routed, outcome, took_ns, &shard.thresholds);
     }
 
     fn progressed_at(&self, now_ns: u64) {
