@@ -7,6 +7,7 @@ use prometheus::{
     Registry,
 };
 
+use crate::guard::verdict::Check;
 use crate::metrics::histogram::BOUNDS;
 use crate::vocab::Side;
 
@@ -62,7 +63,7 @@ impl GuardMetrics {
         let evidence = "Evidence against the async path, in nats, by check and test.";
         let baseline = "The legacy path's recorded quantiles, by path and quantile.";
         let memory = "Resident memory of a path's backend, where the config says how to read it.";
-        Ok(Self {
+        let guard = Self {
             evidence: gauges("cutover_evidence", evidence, &["check", "test"])?,
             evidence_limit,
             gate_state: int_gauges("cutover_gate_state", "1 for the verdict now.", &["state"])?,
@@ -91,7 +92,23 @@ impl GuardMetrics {
                 "Events sent to the webhook, by result.",
                 &["result"],
             )?,
-        })
+        };
+        guard.show_zeros();
+        Ok(guard)
+    }
+
+    /// A counter that appears with its first event looks as if it had always been there: its increase
+    /// would be missed.
+    fn show_zeros(&self) {
+        for check in Check::ALL.map(Check::name).into_iter().chain(["operator"]) {
+            self.rollbacks.with_label_values(&[check]);
+        }
+        for side in Side::ALL {
+            self.slow(side, 0, 0);
+        }
+        for result in ["success", "failure"] {
+            self.webhooks.with_label_values(&[result]);
+        }
     }
 
     /// Shows the evidence of a test.
