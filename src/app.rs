@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -100,8 +100,8 @@ impl App {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let addresses = bound.iter().map(|bound| bound.address).collect();
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
+        let runtime = ControlRuntime(Builder::new_current_thread().enable_all().build().ok());
+        let handle = runtime.handle()?;
         let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers, handle)?);
         let signal = Arc::new(Signal::default());
         let admin = admin_listener.address.clone();
@@ -115,7 +115,7 @@ impl App {
             is_private: admin.is_private(),
         };
         // First the names, then the requests: until then these wait in the accept queue.
-        let control = control(runtime, admin_listener, office.clone())?;
+        let control = control(runtime.take()?, admin_listener, office.clone())?;
         let (threads, workers_done) =
             spawn_workers(&mut bound, workers, &office, &signal, log_sender.as_ref())?;
         signal.advance(Phase::Serving);
@@ -202,6 +202,28 @@ impl App {
         self.signal.advance(phase);
         self.metrics.set_phase(&Phase::NAMES, phase.name());
         self.publisher.note("phase", before.name(), phase.name());
+    }
+}
+
+/// The control plane's runtime before its thread runs. A start that fails drops it within another
+/// runtime, where none may wait for its end.
+struct ControlRuntime(Option<Runtime>);
+
+impl ControlRuntime {
+    fn handle(&self) -> anyhow::Result<Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone()).context("can't make a runtime")
+    }
+
+    fn take(mut self) -> anyhow::Result<Runtime> {
+        self.0.take().context("can't make a runtime")
+    }
+}
+
+impl Drop for ControlRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -137,6 +137,12 @@ impl Weight {
         self.0 as f64 / 4_294_967_296.0
     }
 
+    /// The share to six digits, as it was written: what people and documents are shown.
+    #[must_use]
+    pub fn rounded(self) -> f64 {
+        (self.share() * 1e6).round() / 1e6
+    }
+
     /// Whether this bucket belongs to the async path.
     #[must_use]
     pub const fn takes(self, bucket: u32) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::admin::office::{Answer, Office, json, problem, reply};
 use crate::guard::decision::Decision;
@@ -87,7 +87,9 @@ fn details(body: &Bytes) -> Result<Details, String> {
     if body.is_empty() {
         return Ok(Details::default());
     }
-    serde_json::from_slice(body)
+    // An object: an array of the fields in their order would do too.
+    serde_json::from_slice::<Map<String, Value>>(body)
+        .and_then(|object| serde_json::from_value(Value::Object(object)))
         .map_err(|error| format!("The body is not what it should be: {error}."))
 }
 

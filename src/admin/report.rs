@@ -50,7 +50,7 @@ pub(super) fn report(office: &Office) -> Value {
 fn facts(office: &Office, live: &Live, story: &Story, changes: &[Change]) -> Facts {
     let snapshot = office.publisher.current();
     let helm = office.publisher.helm();
-    let share = crate::guard::desk::largest(&snapshot, crate::route::Target::effective).share();
+    let share = crate::guard::desk::largest(&snapshot, crate::route::Target::effective).rounded();
     let culprits = live.stalls.blocking(office.guard.now(), &snapshot).into_iter();
     let divergences = decisions_since_start(live).filter(|decision| {
         let check = decision.finding.as_ref().map(|finding| finding.check);
@@ -97,16 +97,16 @@ fn steps(office: &Office, live: &Live, share: f64, changes: &[Change]) -> Vec<St
         ramps.filter_map(|change| weight(&change.from)).any(|from| from >= step)
     };
     let steps = steps.into_iter().map(|step| {
-        let state = if let Some(check) = failed(step.share()) {
+        let state = if let Some(check) = failed(step.rounded()) {
             StepState::Failed(check)
-        } else if reached(step) || (step.share() <= share && live.is_step_done()) {
+        } else if reached(step) || (step.rounded() <= share && live.is_step_done()) {
             StepState::Held
-        } else if step.share() <= share {
+        } else if step.rounded() <= share {
             StepState::Running
         } else {
             StepState::Ahead
         };
-        Step { share: step.share(), state }
+        Step { share: step.rounded(), state }
     });
     steps.collect()
 }

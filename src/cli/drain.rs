@@ -51,7 +51,7 @@ impl Drain {
         global.order(&path, &json!({ "seconds": seconds, "force": self.force }))?;
         let status = follow(global, &path)?;
         let certificate = &status["certificate"];
-        if certificate.is_null() {
+        if status["stage"]["phase"] != "done" {
             print(&format!("{side} is not drained: {}\n", status["stage"]))?;
             return Ok(ExitCode::from(LEFT));
         }

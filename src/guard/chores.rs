@@ -16,13 +16,14 @@ impl Guard {
     /// # Errors
     /// When one is being recorded already.
     pub fn record_baseline(&self, span: Duration) -> Result<(), &'static str> {
-        if self.live().recording.is_some() {
+        // Held throughout: a beat in between would end the measuring of a recording that is not there.
+        let mut live = self.live();
+        if live.recording.is_some() {
             return Err("a baseline is being recorded already");
         }
         self.publisher.measure(true);
         let snapshot = self.publisher.current();
         let recording = Recording::new(self.now(), span, &snapshot, self.publisher.metrics());
-        let mut live = self.live();
         (live.recording, live.recording_failed) = (Some(recording), None);
         Ok(())
     }
@@ -31,15 +32,13 @@ impl Guard {
     pub(super) fn finish_recording(&self, snapshot: &Snapshot) {
         let now = self.now();
         let (recording, usage) = {
-            let mut live = self.live();
-            let recording = live.recording.take_if(|recording| recording.is_over(now));
-            if recording.is_none() && live.recording.is_none() && snapshot.rules.is_measuring {
-                drop(live);
-                // It failed; nobody needs the halves any more.
+            let live = self.live();
+            let is_running = live.recording.as_ref().is_some_and(|running| !running.is_over(now));
+            if !is_running && self.publisher.current().rules.is_measuring {
                 self.publisher.measure(false);
-                return;
             }
-            (recording, live.usage)
+            // It stays in its place until what came of it can be seen.
+            (live.recording.clone().filter(|_| !is_running), live.usage)
         };
         let Some(recording) = recording else {
             return;
@@ -49,7 +48,6 @@ impl Guard {
             let dir = self.publisher.ledger().dir();
             baseline.store(dir).map(|()| baseline).map_err(|error| error.to_string())
         });
-        self.publisher.measure(false);
         match stored {
             Ok(baseline) => {
                 let line = baseline_words(&baseline);
@@ -61,6 +59,7 @@ impl Guard {
                 self.live().recording_failed = Some(why);
             }
         }
+        self.live().recording = None;
     }
 
     /// Ends the open point of the history when it is time, and writes the history now and then.

@@ -34,6 +34,8 @@ use crate::vocab::{PerSide, Side, Weight};
 
 /// Decisions that are kept at hand; the change log has them all.
 pub(super) const DECISIONS_MAX: usize = 100;
+/// Ids given last, of which more than one may be of the same second.
+pub(super) const IDS_MAX: usize = 1_024;
 /// Ticks that are kept, for whoever records them: five minutes.
 const TICKS_MAX: usize = 1_200;
 /// Decisions that wait for the webhook.
@@ -78,6 +80,7 @@ pub struct Live {
     pub history: History,
     /// What the backends take.
     pub usage: PerSide<Option<Reading>>,
+    pub(super) ids: VecDeque<String>,
     pub(super) sampler: Sampler,
     ruled_by: String,
     told: (u64, Vec<Kind>),
@@ -192,7 +195,7 @@ impl Guard {
         }
         let sample = live.sampler.sample(snapshot, metrics, self.publisher.is_moving());
         live.stalls.look(now, snapshot, metrics);
-        live.history.add(now, &sample, largest(snapshot, Target::effective).share());
+        live.history.add(now, &sample, largest(snapshot, Target::effective).rounded());
         if let Some(recording) = &mut live.recording
             && !recording.tick(&sample, snapshot.epoch)
         {
@@ -203,7 +206,7 @@ impl Guard {
         let tick = Tick {
             at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             epoch: snapshot.epoch,
-            step: largest(snapshot, Target::effective).share(),
+            step: largest(snapshot, Target::effective).rounded(),
             groups: sample.groups,
             routes: sample.routes,
             load: sample.load,

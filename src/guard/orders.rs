@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::guard::decision::{self, Decision, Kind};
-use crate::guard::desk::{DECISIONS_MAX, Guard, OUTBOX_MAX, largest};
+use crate::guard::desk::{DECISIONS_MAX, Guard, IDS_MAX, OUTBOX_MAX, largest};
 use crate::guard::helm::{Helm, Latch, OrderError, Way};
 use crate::guard::verdict::Finding;
 use crate::publisher::{Order, SteerError};
@@ -88,7 +88,7 @@ impl Guard {
         finding: Option<Finding>,
     ) -> Decision {
         let snapshot = self.publisher.current();
-        let from = largest(&snapshot, Target::effective).share();
+        let from = largest(&snapshot, Target::effective).rounded();
         let mut decision = Decision::new(kind, id, time, who, (from, from));
         let live = self.live();
         decision.detectable = live.judge.detectable(&live.rules);
@@ -99,9 +99,16 @@ impl Guard {
 
     fn name(&self, kind: Kind) -> (String, String) {
         let time = now();
-        let live = self.live();
-        let is_known = |id: &str| live.decisions.iter().any(|decision| decision.id == id);
+        let mut live = self.live();
+        let is_known = |id: &str| {
+            let is_given = live.ids.iter().any(|given| given == id);
+            is_given || live.decisions.iter().any(|decision| decision.id == id)
+        };
         let id = decision::id(kind, &time, is_known);
+        live.ids.push_back(id.clone());
+        if live.ids.len() > IDS_MAX {
+            live.ids.pop_front();
+        }
         (id, time)
     }
 
@@ -124,7 +131,7 @@ impl Guard {
         };
         let order = Order { what: draft.kind.word(), who: &draft.who, numbers: &numbers };
         self.publisher.steer(&order, |helm, way| {
-            change(helm, way).map(|weight| *to.borrow_mut() = weight.share())
+            change(helm, way).map(|weight| *to.borrow_mut() = weight.rounded())
         })?;
         let decision = made.borrow_mut().take().unwrap_or_else(|| draft.clone());
         self.publish(decision.clone());

@@ -30,7 +30,7 @@ pub(super) struct PathDrain {
     pub(super) certified: Option<Flow>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) retirement: Retirement,
     pub(super) began_at: String,
@@ -107,13 +107,13 @@ impl PathDrain {
         Some(certificate.clone())
     }
 
-    /// Goes on; the drain and how it ended, if it did.
+    /// Goes on; how it ended, if it did. Until that is told, it still counts as running.
     pub(super) fn step(
         &mut self,
         now: Duration,
         (left, flow): (Left, Flow),
         is_reachable: bool,
-    ) -> Option<(Running, Stage)> {
+    ) -> Option<Stage> {
         let running = self.running.as_mut()?;
         let stage = if is_reachable {
             Stage::TimedOut { left }
@@ -123,7 +123,7 @@ impl PathDrain {
         self.stage = Some(stage);
         match stage {
             Stage::Waiting { .. } | Stage::Quiet { .. } => None,
-            Stage::Done { .. } | Stage::TimedOut { .. } => Some((self.running.take()?, stage)),
+            Stage::Done { .. } | Stage::TimedOut { .. } => Some(stage),
         }
     }
 }

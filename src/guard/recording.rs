@@ -18,7 +18,7 @@ const PHI_KEYED: f64 = 3.0;
 const SPANS: [u32; 3] = [1, 40, 240];
 
 /// A recording that runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recording {
     began: Duration,
     span: Duration,

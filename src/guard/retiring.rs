@@ -42,7 +42,7 @@ impl Guard {
         self.publisher.retire(side, true);
         let mut live = self.live();
         let drain = live.drains.0.get_mut(side);
-        (drain.running, drain.stage, drain.certificate) = (Some(running), None, None);
+        (drain.running, drain.stage) = (Some(running), None);
         Ok(())
     }
 
@@ -65,28 +65,57 @@ impl Guard {
                 }
                 drain.step(self.now(), (left, flow), is_reachable)
             };
-            if let Some((running, stage)) = done {
-                self.end_drain(side, running, stage);
+            if let Some(stage) = done {
+                self.end_drain(side, stage);
             }
         }
     }
 
-    fn end_drain(&self, side: Side, mut running: Running, stage: Stage) {
-        let metrics = self.publisher.metrics();
-        if matches!(stage, Stage::TimedOut { .. }) && std::mem::take(&mut running.is_forced) {
-            set_cut(metrics, side, true);
-            running.retirement.extend(self.now(), CUT_GRACE);
-            self.live().drains.0.get_mut(side).running = Some(running);
+    fn end_drain(&self, side: Side, stage: Stage) {
+        if matches!(stage, Stage::TimedOut { .. }) && self.cut_off(side) {
             return;
         }
-        set_cut(metrics, side, false);
+        set_cut(self.publisher.metrics(), side, false);
         let Stage::Done { flow } = stage else {
+            // It may be used again: it keeps connections again.
+            self.publisher.retire(side, false);
             let stage = serde_json::to_string(&stage).unwrap_or_default();
             self.tell(Kind::Drain, None, &[format!("{side} is not drained: {stage}")]);
+            self.live().drains.0.get_mut(side).running = None;
             return;
         };
-        let cut_now = cut(metrics, side);
-        let certificate = Certificate {
+        let Some(running) = self.live().drains.0.get(side).running.clone() else {
+            return;
+        };
+        let certificate = self.certify(&running, flow);
+        self.keep(&certificate);
+        let line = format!("{side} is safe to switch off: {} requests, all ended", flow.finished);
+        self.tell(Kind::Drain, None, &[line]);
+        let mut live = self.live();
+        let drain = live.drains.0.get_mut(side);
+        (drain.certificate, drain.certified) = (Some(certificate), Some(flow));
+        drain.running = None;
+    }
+
+    /// Cuts off what is left, once, where that was asked for.
+    fn cut_off(&self, side: Side) -> bool {
+        let now = self.now();
+        let mut live = self.live();
+        let Some(running) = live.drains.0.get_mut(side).running.as_mut() else {
+            return false;
+        };
+        if !std::mem::take(&mut running.is_forced) {
+            return false;
+        }
+        running.retirement.extend(now, CUT_GRACE);
+        set_cut(self.publisher.metrics(), side, true);
+        true
+    }
+
+    fn certify(&self, running: &Running, flow: Flow) -> Certificate {
+        let side = running.retirement.side;
+        let cut_now = cut(self.publisher.metrics(), side);
+        Certificate {
             version: VERSION,
             path: side,
             issued_at: now(),
@@ -97,14 +126,7 @@ impl Guard {
             cut_tunnels: cut_now.1 - running.cut_before.1,
             config: self.publisher.current().config.hash.clone(),
             void: None,
-        };
-        self.keep(&certificate);
-        let line = format!("{side} is safe to switch off: {} requests, all ended", flow.finished);
-        let mut live = self.live();
-        let drain = live.drains.0.get_mut(side);
-        (drain.certificate, drain.certified) = (Some(certificate), Some(flow));
-        drop(live);
-        self.tell(Kind::Drain, None, &[line]);
+        }
     }
 
     fn void(&self, side: Side, certificate: &Certificate) {

@@ -81,7 +81,9 @@ impl Publisher {
         })?;
         let gates = PerSide::from_fn(|side| Gate::new(metrics.waiting(side)));
         let mut state = State { helm, epoch: 1, ..State::default() };
-        adopt(&mut state.helm, &config, Weight::ZERO);
+        let kept = state.helm.clone();
+        let adopted = adopt(&mut state.helm, &config, Weight::ZERO);
+        let helm = state.helm.clone();
         let first = compile(Arc::new(config), &state, &metrics, (workers, Duration::ZERO), None)
             .map_err(|faults| ConfigError::Faults { path: file.clone(), faults })?;
         let publisher = Self {
@@ -99,6 +101,8 @@ impl Publisher {
             origin: Instant::now(),
         };
         let first = publisher.current();
+        anyhow::ensure!(helm == kept || publisher.ledger.keep(&helm), "can't write to state_dir");
+        adopted.iter().for_each(|change| publisher.ledger.note(change));
         publisher.put_in_force(&first, true);
         publisher.show_applied(&first);
         publisher.note("start", "", &reach(&first, &publisher.helm()));
@@ -185,19 +189,20 @@ impl Publisher {
         next.answers.retain(|name, _| is_configured(&config, name));
         // From where each target is at this moment, which another answer of DNS may have moved.
         let old = self.current();
-        adopt(&mut next.helm, &config, largest(&old, Target::effective));
+        let adopted = adopt(&mut next.helm, &config, largest(&old, Target::effective));
         next.paces = self.paces(&old, &config, &next);
-        if !is_same_comparison(&old.config, &config) || next.helm != state.helm {
+        let is_steered = next.helm != state.helm;
+        if !is_same_comparison(&old.config, &config) || is_steered {
             next.epoch += 1;
         }
         let new = self.compile(config, &next).map_err(refused)?;
-        let is_steered = next.helm != state.helm;
         *state = next;
         self.swap(&new, false);
         if is_steered {
             // A full disk is logged. What the file releases or lowers it will do again at a restart.
             let _ = self.ledger.keep(&state.helm);
         }
+        adopted.iter().for_each(|change| self.ledger.note(change));
         drop(state);
         self.show_applied(&new);
         self.note_changes(&old, &new);

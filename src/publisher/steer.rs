@@ -79,8 +79,10 @@ impl Publisher {
             let _ = keep(&mut next, &noted);
         }
         *state = next;
-        drop(state);
+        // Under the lock: the log has the changes in the order of their numbers, or a restart could not
+        // tell which one it lacks.
         self.ledger.note(&noted);
+        drop(state);
         self.note_weights(&old, &self.current());
         Ok(value)
     }

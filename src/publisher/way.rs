@@ -2,6 +2,7 @@
 
 use crate::config::{Config, GuardMode};
 use crate::guard::helm::{Helm, Way};
+use crate::record::{Change, now};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 use crate::vocab::Weight;
@@ -22,9 +23,27 @@ pub fn way(config: &Config) -> Way {
     Way { steps, approve, goal }
 }
 
-/// Fits the helm to a config.
-pub(super) fn adopt(helm: &mut Helm, config: &Config, present: Weight) {
-    helm.adopt(&way(config), present, &config.guard.acknowledge_rollback);
+/// Fits the helm to a config; the change, if that releases a rollback. A position that the file moves
+/// is told of by the lines of its weights.
+pub(super) fn adopt(helm: &mut Helm, config: &Config, present: Weight) -> Option<Change> {
+    let (was_latched, way) = (helm.latch.is_some(), way(config));
+    helm.adopt(&way, present, &config.guard.acknowledge_rollback);
+    if !was_latched || helm.latch.is_some() {
+        return None;
+    }
+    helm.seq += 1;
+    let change = Change {
+        time: now(),
+        what: "resume".to_owned(),
+        from: Weight::ZERO.to_string(),
+        to: way.goal.min(helm.ceiling()).to_string(),
+        config: config.hash.clone(),
+        who: Some("file".to_owned()),
+        seq: Some(helm.seq),
+        ..Change::default()
+    };
+    helm.change = Some(change.clone());
+    Some(change)
 }
 
 /// The largest weight of any route that is not pinned.

@@ -7,7 +7,7 @@ use std::thread;
 use super::{Client, Ended};
 
 /// Ends the load, also when what goes on beside it fails.
-struct Done<'a>(&'a AtomicBool);
+pub(super) struct Done<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {

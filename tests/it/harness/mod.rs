@@ -6,6 +6,7 @@
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod dns;
+pub(crate) mod guard;
 pub(crate) mod latch;
 pub(crate) mod load;
 pub(crate) mod process;
