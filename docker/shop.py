@@ -17,7 +17,7 @@ BODY_BYTES_MAX = 64 * 1024
 STREAM_BYTES_MAX = 4 * 1024**3
 SLEEP_MS_MAX = 10_000
 DRIVER_SECONDS = 0.005
-REPORT_SECONDS = 0.1
+REPORT_SECONDS = float(os.environ.get("REPORT_SECONDS", "0.1"))
 BODYLESS = (204, 205, 304)
 
 # The byte at offset o of any stream is o mod 251. A block is a whole number of periods, so

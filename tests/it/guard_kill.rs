@@ -203,7 +203,7 @@ fn killed_at_any_moment_it_goes_on_from_what_was_answered_and_logged() {
         });
         let in_log = process.logged("decision");
         let text = |line: &Value| line["fields"]["text"].as_str().unwrap_or_default().to_owned();
-        let turns = in_log.iter().filter(|line| text(line).starts_with("R"));
+        let mut turns = in_log.iter().filter(|line| text(line).starts_with("R"));
         if let Some(last) = turns.next_back().filter(|line| text(line).starts_with("ROLLBACK")) {
             let id = last["fields"]["id"].as_str().map(str::to_owned);
             assert!(told.is_open || told.latch == id, "{id:?} was logged: {told:?} {logged:?}");
