@@ -80,7 +80,8 @@ fn decisions_since_start(live: &Live) -> impl Iterator<Item = &Decision> {
 
 /// How each step of the ramp went.
 fn steps(office: &Office, live: &Live, share: f64, changes: &[Change]) -> Vec<Step> {
-    let way = way(&office.publisher.current().config);
+    let snapshot = office.publisher.current();
+    let way = way(&snapshot.config);
     let steps = way.steps.unwrap_or_default();
     let failed = |step: f64| {
         let mut failed = decisions_since_start(live).filter(|decision| {
@@ -99,7 +100,7 @@ fn steps(office: &Office, live: &Live, share: f64, changes: &[Change]) -> Vec<St
     let steps = steps.into_iter().map(|step| {
         let state = if let Some(check) = failed(step.rounded()) {
             StepState::Failed(check)
-        } else if reached(step) || (step.rounded() <= share && live.is_step_done()) {
+        } else if reached(step) || (step.rounded() <= share && live.is_step_done(snapshot.epoch)) {
             StepState::Held
         } else if step.rounded() <= share {
             StepState::Running

@@ -84,6 +84,8 @@ pub struct Live {
     pub(super) sampler: Sampler,
     ruled_by: String,
     told: (u64, Vec<Kind>),
+    // The last epoch whose step had all the evidence that it needs.
+    done: u64,
 }
 
 /// What follows from a tick.
@@ -265,6 +267,9 @@ fn judge(live: &mut Live, tick: &Tick, snapshot: &Snapshot, helm: &Helm) -> Acti
         Verdict::Wait { overdue: true, .. } if has_next => live.once(Kind::Overdue, || None),
         Verdict::Advance | Verdict::Hold { .. } | Verdict::Wait { .. } => Action::Nothing,
     };
+    if verdict == Verdict::Advance {
+        live.done = tick.epoch;
+    }
     live.verdict = Some(verdict);
     action
 }
@@ -287,10 +292,11 @@ fn show(live: &Live, metrics: &Metrics, tick: &Tick, helm: &Helm) {
 }
 
 impl Live {
-    /// Whether the present step has all the evidence that it needs.
+    /// Whether the step of `epoch` had all the evidence that it needs, once. A path that is drained then
+    /// is no reason to take that back.
     #[must_use]
-    pub fn is_step_done(&self) -> bool {
-        matches!(self.verdict, Some(Verdict::Advance))
+    pub fn is_step_done(&self, epoch: u64) -> bool {
+        self.done == epoch
     }
 
     /// Judges by this baseline from now on.

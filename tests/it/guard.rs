@@ -230,14 +230,17 @@ fn what_is_in_flight_as_the_weight_changes_is_evidence_for_neither_weight() {
     let held = Latch::default();
     let [legacy, async_] = ["legacy", "async"].map(|path| {
         let held = held.clone();
-        Backend::start(move |_| Reply::ok(path).held_by(&held))
+        Backend::start(move |seen| match seen.target.as_str() {
+            "/held" => Reply::ok(path).held_by(&held),
+            _ => Reply::ok(path),
+        })
     });
     let setup = Setup::new(legacy.address, async_.address).weight(0.5).tail(ENFORCE);
     let proxy = setup.start();
     let clients: Vec<Client> = (0..20)
         .map(|_| {
             let mut client = proxy.client();
-            client.ask("/", "");
+            client.ask("/held", "");
             client
         })
         .collect();
@@ -247,16 +250,14 @@ fn what_is_in_flight_as_the_weight_changes_is_evidence_for_neither_weight() {
     let before = epoch();
     proxy.apply(&setup.weight(0.6));
     assert!(epoch() > before);
+    // Those that come now are evidence for the new one.
+    let mut client = proxy.client();
+    (0..20).for_each(|_| assert_eq!(client.get("/").status, 200));
     held.open();
     clients.into_iter().for_each(|mut client| assert_eq!(client.response().status, 200));
     proxy.settle();
     looked(proxy.admin);
-    let seen = || ["legacy", "async"].map(|path| counted(proxy.admin, path, "n"));
-    assert_eq!(seen(), [0, 0]);
-    // Those that come now are.
-    let mut client = proxy.client();
-    (0..20).for_each(|_| assert_eq!(client.get("/").status, 200));
-    looked(proxy.admin);
-    assert_eq!(seen().iter().sum::<u64>(), 20);
-    assert!(proxy.scrape().sum("cutover_requests_total", &[]) == 40.0);
+    let seen = ["legacy", "async"].map(|path| counted(proxy.admin, path, "n"));
+    assert_eq!(seen.iter().sum::<u64>(), 20, "{seen:?}");
+    assert_eq!(proxy.scrape().sum("cutover_requests_total", &[]), 40.0);
 }

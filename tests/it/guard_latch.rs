@@ -146,6 +146,9 @@ fn a_file_that_names_it_releases_it_and_one_that_names_another_does_not() {
     reload(&acknowledging(&setup, id(&decision)));
     assert_eq!(guard(proxy.admin)["rollback"], Value::Null);
     assert_eq!(on_async(&proxy), 100);
+    let changes = home.changes();
+    let released = changes.iter().rfind(|change| change["what"] == "resume").unwrap();
+    assert_eq!((&released["who"], &released["seq"]), (&"file".into(), &2.into()), "{released}");
     // The same file does not release the next one.
     let (status, next) = order(proxy.admin, ROLLBACK, "{}");
     assert_eq!(status, 200, "{next}");

@@ -206,6 +206,27 @@ fn by_force_what_is_left_is_cut_off_and_counted() {
 }
 
 #[test]
+fn a_rollback_ends_a_drain_that_runs_and_goes_to_legacy_all_the_same() {
+    let held = Latch::default();
+    let (legacy, async_) = (legacy(&held), Backend::counting("async"));
+    let (proxy, mut clients) = with_held(&setup(&legacy, &async_, SHORT), &legacy, 1);
+    assert_eq!(drain(&proxy, 60.0, true).0, 202);
+    let (status, decision) = order(proxy.admin, "/api/v1/rollback", "{}");
+    assert_eq!(status, 200, "{decision}");
+    let mut client = proxy.client();
+    (0..50).for_each(|_| assert_eq!(client.get("/").text(), "legacy"));
+    let status = ended(proxy.admin);
+    assert_eq!(status["certificate"], Value::Null);
+    // Not even by force is anything cut off that goes there by right.
+    held.open();
+    let response = clients.remove(0).response();
+    assert_eq!((response.status, response.ended), (200, Ended::Whole));
+    assert_eq!(proxy.scrape().sum("cutover_drain_cut_total", &[]), 0.0);
+    // It keeps connections again.
+    eventually!(legacy.open() > 0);
+}
+
+#[test]
 fn a_request_after_the_certificate_voids_it_and_another_drain_gives_a_new_one() {
     let (legacy, async_) = (Backend::counting("legacy"), Backend::counting("async"));
     let all = setup(&legacy, &async_, SHORTEST).weight(1.0);

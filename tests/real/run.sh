@@ -36,5 +36,5 @@ fi
 
 # Nothing is compiled beside the sources. The tests bound each of their waits; this bounds them all.
 export PYTHONDONTWRITEBYTECODE=1
-exec timeout --foreground --kill-after=10 480 \
+exec timeout --foreground --kill-after=10 900 \
     "$venv/bin/python" -m unittest discover --start-directory tests/real "$@"
