@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::durable;
-use crate::guard::helm::Helm;
+use crate::guard::helm::{Helm, Latch};
 use crate::record::{Change, ChangeLog};
 
 /// The helm's file in `state_dir`.
@@ -36,7 +36,10 @@ impl Ledger {
             Some(text) => serde_json::from_str(&text)
                 .map_err(|error| io::Error::other(format!("{HELM} is broken: {error}")))?,
         };
-        let known = ChangeLog::tail(dir).iter().filter_map(|change| change.seq).max();
+        let log = ChangeLog::tail(dir);
+        let mut helm = helm;
+        trust(&log, &mut helm);
+        let known = log.iter().filter_map(|change| change.seq).max();
         if let Some(change) = helm.change.as_ref().filter(|_| known < Some(helm.seq)) {
             changes.append(change);
         }
@@ -62,6 +65,21 @@ impl Ledger {
     pub fn note(&self, change: &Change) {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).append(change);
     }
+}
+
+/// A helm that could not be written lacks what the log tells. A rollback that was told is never lost.
+fn trust(log: &[Change], helm: &mut Helm) {
+    let mut newer = log.iter().filter(|change| change.seq > Some(helm.seq));
+    let Some(last) = newer.rfind(|c| matches!(&*c.what, "rollback" | "resume")) else {
+        return;
+    };
+    helm.seq = log.iter().filter_map(|change| change.seq).max().unwrap_or(helm.seq);
+    helm.change = None;
+    helm.latch = (last.what == "rollback").then(|| Latch {
+        id: last.numbers["id"].as_str().unwrap_or("unknown").to_owned(),
+        check: last.numbers["finding"]["check"].as_str().unwrap_or("operator").to_owned(),
+        at: last.time.clone(),
+    });
 }
 
 #[cfg(test)]
@@ -90,6 +108,19 @@ mod tests {
             assert_eq!(kept, helm(2));
             assert_eq!(logged(dir.path()), [Some(1), Some(2)]);
         }
+    }
+
+    #[test]
+    fn a_rollback_that_only_the_log_knows_is_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(dir.path()).unwrap();
+        assert!(ledger.keep(&helm(1)));
+        let numbers = serde_json::json!({ "id": "rb-2" });
+        let rollback = Change { numbers, ..helm(2).change.unwrap() };
+        ledger.note(&helm(1).change.unwrap());
+        ledger.note(&rollback);
+        let (_, kept) = Ledger::open(dir.path()).unwrap();
+        assert_eq!((kept.seq, kept.latch.map(|latch| latch.id)), (2, Some("rb-2".to_owned())));
     }
 
     #[test]

@@ -34,6 +34,12 @@ pub struct Snapshot {
     pub client: ClientLimits,
     /// The number of the time since what the guard compares last changed.
     pub epoch: u64,
+    /// What bounds the weight.
+    pub helm: Helm,
+    /// Paths that are drained: they keep no connections.
+    pub retired: PerSide<bool>,
+    /// Whether any share is on its way back.
+    pub is_moving: bool,
 }
 
 /// The turns of each route's even spread, shared by all workers: one counter for each route, or a
@@ -67,6 +73,8 @@ pub struct State {
     pub helm: Helm,
     /// The number of the time since what the guard compares last changed.
     pub epoch: u64,
+    /// Whether `helm` is not on disk although it is in force.
+    pub is_unsaved: bool,
     /// Whether a baseline is recorded.
     pub is_measuring: bool,
     /// Paths that are drained: they keep no connections.
@@ -112,7 +120,9 @@ pub(crate) fn compile(
         idle: Span::from_duration(config.listen.idle_timeout),
         body_idle: Span::from_duration(config.listen.body_idle_timeout),
     };
-    Ok(Snapshot { config, rules, plans, client, epoch: state.epoch })
+    let (helm, retired) = (state.helm.clone(), state.retired);
+    let is_moving = !state.paces.is_empty();
+    Ok(Snapshot { config, rules, plans, client, epoch: state.epoch, helm, retired, is_moving })
 }
 
 /// The endpoints of a path. One that is named twice is one endpoint, as it was named first.

@@ -63,7 +63,8 @@ impl Drain {
                 certificate["flow"]["finished"], certificate["quiet_seconds"]
             )
         })?;
-        Ok(ExitCode::SUCCESS)
+        let is_cut = ["cut_requests", "cut_tunnels"].iter().any(|cut| certificate[*cut] != 0);
+        Ok(if is_cut { ExitCode::from(LEFT) } else { ExitCode::SUCCESS })
     }
 }
 

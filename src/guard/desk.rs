@@ -175,6 +175,7 @@ impl Guard {
                 }
             }
         }
+        self.publisher.save();
         self.finish_recording(&snapshot);
         self.step_drains(&snapshot);
         self.keep_history(&snapshot);
@@ -255,7 +256,7 @@ fn judge(live: &mut Live, tick: &Tick, snapshot: &Snapshot, helm: &Helm) -> Acti
     let has_next = helm.next(&way(&snapshot.config)).is_some();
     let action = match &verdict {
         // Where nothing is routed to async there is nothing to go back from.
-        _ if tick.step <= 0.0 => Action::Nothing,
+        _ if tick.step <= 0.0 || helm.latch.is_some() => Action::Nothing,
         Verdict::Rollback(finding) if is_enforced => Action::RollBack(Box::new(finding.clone())),
         Verdict::Rollback(finding) => {
             live.once(Kind::WouldRollBack, || Some(Box::new(finding.clone())))

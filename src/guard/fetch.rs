@@ -23,7 +23,9 @@ pub fn get(url: &str) -> Result<String, String> {
 /// Why it was not taken; a status other than 2xx is an error too.
 pub fn post(url: &str, document: &str) -> Result<(), String> {
     let request = agent().post(url).header("content-type", "application/json");
-    request.send(document).map(drop).map_err(|error| error.to_string())
+    let response = request.send(document).map_err(|error| error.to_string())?;
+    let status = response.status();
+    status.is_success().then_some(()).ok_or_else(|| format!("it answers {status}"))
 }
 
 fn agent() -> ureq::Agent {

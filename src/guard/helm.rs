@@ -67,6 +67,9 @@ pub enum OrderError {
     /// The ramp waits for no approval.
     #[error("the next step needs no approval")]
     NothingToApprove,
+    /// The ramp is paused, or waits for an approval.
+    #[error("the ramp is paused, or waits for an approval")]
+    Waits,
     /// The ramp is where it should be.
     #[error("the ramp is at its end")]
     AtGoal,
@@ -94,9 +97,9 @@ impl Helm {
             let position = self.position.map_or(present, share);
             position.min(way.goal).max(first).share()
         });
-        if way.steps.is_none() {
-            (self.is_paused, self.approved) = (false, None);
-        }
+        self.is_paused &= way.steps.is_some();
+        // An approval is for one step, not for whichever comes next.
+        self.approved = self.approved.filter(|step| self.next(way) == Some(share(*step)));
     }
 
     /// The next step, if there is one.
@@ -113,7 +116,7 @@ impl Helm {
     pub fn awaits_approval(&self, way: &Way) -> Option<Weight> {
         let next = self.next(way)?;
         let step = way.approve.iter().find(|step| step.min(&&way.goal) == &&next);
-        step.filter(|_| self.approved != Some(next.share())).map(|_| next)
+        step.filter(|_| self.approved.map(share) != Some(next)).map(|_| next)
     }
 
     /// Goes on to the next step.
@@ -122,6 +125,9 @@ impl Helm {
     /// When there is none.
     pub fn advance(&mut self, way: &Way) -> Result<Weight, OrderError> {
         let next = self.next(way).ok_or_else(|| self.why_not(way))?;
+        if self.is_paused || self.awaits_approval(way).is_some() {
+            return Err(OrderError::Waits);
+        }
         self.position = Some(next.share());
         self.approved = None;
         Ok(next)

@@ -279,7 +279,10 @@ impl Epoch {
             ratio: (async_.usual > 0.0).then(|| in_flight / async_.usual),
             allowed: factor,
             needed: (factor * async_.usual).max(float(rules.goodput_min)),
-            unshared: Unshared::Control,
+            unshared: match self.compared.legacy.n {
+                0 => Unshared::ProbesPass,
+                _ => Unshared::Control,
+            },
             ..exceeding(Check::Goodput, since_ms, in_flight, tick)
         })
     }

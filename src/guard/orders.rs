@@ -129,7 +129,9 @@ impl Guard {
             *made.borrow_mut() = Some(decision);
             value
         };
-        let order = Order { what: draft.kind.word(), who: &draft.who, numbers: &numbers };
+        let is_urgent = draft.kind == Kind::Rollback && draft.finding.is_some();
+        let (what, who) = (draft.kind.word(), draft.who.as_str());
+        let order = Order { what, who, is_urgent, numbers: &numbers };
         self.publisher.steer(&order, |helm, way| {
             change(helm, way).map(|weight| *to.borrow_mut() = weight.rounded())
         })?;

@@ -115,15 +115,12 @@ impl PathDrain {
         is_reachable: bool,
     ) -> Option<Stage> {
         let running = self.running.as_mut()?;
-        let stage = if is_reachable {
-            Stage::TimedOut { left }
-        } else {
-            running.retirement.step(now, left, flow)
-        };
+        let stage =
+            if is_reachable { Stage::CalledOff } else { running.retirement.step(now, left, flow) };
         self.stage = Some(stage);
         match stage {
             Stage::Waiting { .. } | Stage::Quiet { .. } => None,
-            Stage::Done { .. } | Stage::TimedOut { .. } => Some(stage),
+            Stage::Done { .. } | Stage::CalledOff | Stage::TimedOut { .. } => Some(stage),
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn rules(config: &Config, baseline: Option<&Baseline>) -> Rules {
         max_hold: ramp.map_or(defaults.max_hold, |ramp| ramp.max_hold),
         data_gap: guard.data_gap,
         phi: phi(config, baseline),
-        baseline: baseline.map(norm),
+        baseline: baseline.map(|baseline| norm(baseline, guard.tolerance)),
     }
 }
 
@@ -60,7 +60,8 @@ fn phi(config: &Config, baseline: Option<&Baseline>) -> Phi {
     })
 }
 
-fn norm(baseline: &Baseline) -> Norm {
+fn norm(baseline: &Baseline, tolerance: f64) -> Norm {
+    let SlowLimits { slow95, slow99 } = baseline.thresholds(tolerance);
     let legacy = &baseline.paths.legacy;
     Norm {
         n: legacy.counts.n,
@@ -69,7 +70,8 @@ fn norm(baseline: &Baseline) -> Norm {
         mean_ms: legacy.mean_ms.unwrap_or(0.0),
         rss: legacy.rss_bytes,
         recorded_at: baseline.recorded_at.get(..16).unwrap_or_default().replace('T', " "),
-        slow: legacy.p99.is_some(),
+        // Without thresholds nothing is ever counted as slow, and none of many would pass.
+        slow: slow95.is_some() && slow99.is_some(),
     }
 }
 
@@ -105,8 +107,8 @@ pub fn show_baseline(metrics: &Metrics, baseline: Option<&Baseline>) {
     for (side, path) in baseline.iter().flat_map(|baseline| baseline.paths.iter()) {
         for (q, quantile) in [("0.95", &path.p95), ("0.99", &path.p99)] {
             if let Some(quantile) = quantile {
-                let value = Duration::from_secs_f64(quantile.value_ms / 1e3);
-                metrics.guard.baseline(side, q, value);
+                let value = Duration::try_from_secs_f64(quantile.value_ms / 1e3);
+                metrics.guard.baseline(side, q, value.unwrap_or_default());
             }
         }
     }

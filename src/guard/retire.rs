@@ -65,6 +65,8 @@ pub enum Stage {
         /// What it has had.
         flow: Flow,
     },
+    /// Requests may go there again: the drain is called off.
+    CalledOff,
     /// Something was left at the timeout. Nothing was cut off.
     TimedOut {
         /// What.

@@ -30,15 +30,19 @@ impl Guard {
         if let Some(why) = why_reachable(&snapshot, side) {
             return Err(Reachable { path: side, why });
         }
-        let path = snapshot.config.paths.get(side);
-        let longest = [path.response_timeout, path.request_deadline, path.pool_idle_timeout];
-        let longest = longest.into_iter().max().unwrap_or_default();
+        // Of both paths: a request of the other one that a config of before let fail over may still come.
+        let longest = snapshot.config.paths.iter().flat_map(|(_, path)| {
+            let attempt = path.queue_timeout + path.connect_timeout + path.response_timeout;
+            [attempt, path.request_deadline, path.pool_idle_timeout]
+        });
+        let longest = longest.max().unwrap_or_default();
         let running = Running {
             retirement: Retirement::new(side, self.now(), timeout, longest),
             began_at: now(),
             cut_before: cut(self.publisher.metrics(), side),
             is_forced,
         };
+        set_cut(self.publisher.metrics(), side, false);
         self.publisher.retire(side, true);
         let mut live = self.live();
         let drain = live.drains.0.get_mut(side);

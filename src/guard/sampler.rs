@@ -98,7 +98,7 @@ impl Sampler {
             }
         }
         for side in Side::ALL {
-            sample.load.get_mut(side).in_flight = metrics.in_flight(side);
+            sample.load.get_mut(side).in_flight = waiting(snapshot, metrics, side);
         }
         let is_measured = is_moving || snapshot.rules.key.is_some();
         for (weight, group, routed) in &mut groups {
@@ -162,6 +162,21 @@ impl Share {
         let share = async_ as f64 / (legacy + async_) as f64;
         (legacy > 0 && async_ > 0).then_some(share)
     }
+}
+
+/// Requests that wait for a slot or for the head of a reply, of routes that the weight splits. Tunnels and
+/// streams are not among them: arrivals and the time to a head say nothing of how many there are.
+fn waiting(snapshot: &Snapshot, metrics: &Metrics, side: Side) -> u64 {
+    let endpoints: Vec<_> = metrics
+        .shards()
+        .iter()
+        .flat_map(|shard| shard.endpoints())
+        .filter(|cells| cells.side == side)
+        .collect();
+    let split = snapshot.rules.targets().filter(|target| target.pin.is_none());
+    let present = split
+        .flat_map(|target| endpoints.iter().map(move |cells| cells.present(target.route).get()));
+    present.sum::<u64>() + metrics.queue_depth(side) as u64
 }
 
 /// The latencies of a path and route, summed over the workers.

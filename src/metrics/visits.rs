@@ -28,7 +28,9 @@ pub struct EndpointCells {
     pub present: Box<[Cell64; ROUTES_MAX]>,
     /// When the last byte came from there; nanoseconds since the fleet's origin.
     pub progressed: Cell64,
-    /// When it last had no request of this worker; nanoseconds since the fleet's origin.
+    /// Requests that are there now and wait for the head of a reply.
+    pub waiting: Cell64,
+    /// When it last had none of those of this worker; nanoseconds since the fleet's origin.
     pub busy_since: Cell64,
 }
 
@@ -48,6 +50,7 @@ impl EndpointCells {
             faults: Cell64::default(),
             present: Box::new(std::array::from_fn(|_| Cell64::default())),
             progressed: Cell64::default(),
+            waiting: Cell64::default(),
             busy_since: Cell64::default(),
         }
     }

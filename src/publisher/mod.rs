@@ -199,8 +199,7 @@ impl Publisher {
         *state = next;
         self.swap(&new, false);
         if is_steered {
-            // A full disk is logged. What the file releases or lowers it will do again at a restart.
-            let _ = self.ledger.keep(&state.helm);
+            state.is_unsaved = !self.ledger.keep(&state.helm);
         }
         adopted.iter().for_each(|change| self.ledger.note(change));
         drop(state);
@@ -249,7 +248,10 @@ impl Publisher {
 
     /// Walks the paced returns on. To be called a few times a second.
     pub fn step(&self) {
-        let mut state = self.lock();
+        // Whoever holds it publishes, and may wait for a disk: the control plane does not.
+        let Ok(mut state) = self.state.try_lock() else {
+            return;
+        };
         if !state.paces.is_empty() {
             let now = self.origin.elapsed();
             state.paces.retain(|_, pace| pace.at(now).is_some());
@@ -367,33 +369,6 @@ impl Publisher {
     /// What bounds the weight.
     #[must_use]
     pub fn helm(&self) -> Helm {
-        self.lock().helm.clone()
-    }
-
-    /// Whether any share is on its way back.
-    #[must_use]
-    pub fn is_moving(&self) -> bool {
-        !self.lock().paces.is_empty()
-    }
-
-    /// Whether a path is drained, or about to be.
-    #[must_use]
-    pub fn is_retired(&self, side: Side) -> bool {
-        *self.lock().retired.get(side)
-    }
-
-    /// Lets a path keep no connections any more, or keep them again.
-    pub fn retire(&self, side: Side, is_retired: bool) {
-        let mut state = self.lock();
-        *state.retired.get_mut(side) = is_retired;
-        self.republish(&state, &self.current(), false);
-    }
-
-    /// Begins or ends the measuring that a baseline needs; either begins an epoch.
-    pub fn measure(&self, is_measuring: bool) {
-        let mut state = self.lock();
-        state.is_measuring = is_measuring;
-        state.epoch += 1;
-        self.republish(&state, &self.current(), false);
+        self.current().helm.clone()
     }
 }

@@ -1,5 +1,6 @@
 //! Orders of the guard and of operators about what bounds the weight.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::publisher::Publisher;
 use crate::publisher::way::{reach, way};
 use crate::record::Change;
 use crate::snapshot::State;
+use crate::vocab::Side;
 
 /// An order about what bounds the weight.
 #[derive(Clone, Copy)]
@@ -18,6 +20,8 @@ pub struct Order<'a> {
     pub what: &'a str,
     /// Who gives it.
     pub who: &'a str,
+    /// Whether it is in force at once even where returns are paced: a check has failed.
+    pub is_urgent: bool,
     /// The numbers of that moment, given how long it took to be in force, where that was measured.
     pub numbers: &'a dyn Fn(Option<Duration>) -> serde_json::Value,
 }
@@ -41,6 +45,43 @@ impl fmt::Debug for Order<'_> {
 }
 
 impl Publisher {
+    /// Whether any share is on its way back.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        self.current().is_moving
+    }
+
+    /// Whether a path is drained, or about to be.
+    #[must_use]
+    pub fn is_retired(&self, side: Side) -> bool {
+        *self.current().retired.get(side)
+    }
+
+    /// Lets a path keep no connections any more, or keep them again.
+    pub fn retire(&self, side: Side, is_retired: bool) {
+        let mut state = self.lock();
+        *state.retired.get_mut(side) = is_retired;
+        self.republish(&state, &self.current(), false);
+    }
+
+    /// Begins or ends the measuring that a baseline needs; either begins an epoch.
+    pub fn measure(&self, is_measuring: bool) {
+        let mut state = self.lock();
+        state.is_measuring = is_measuring;
+        state.epoch += 1;
+        self.republish(&state, &self.current(), false);
+    }
+
+    /// Writes what could not be written before. To be called a few times a second.
+    pub fn save(&self) {
+        let Ok(mut state) = self.state.try_lock() else {
+            return;
+        };
+        if state.is_unsaved {
+            state.is_unsaved = !self.ledger.keep(&state.helm);
+        }
+    }
+
     /// Carries out an order about what bounds the weight. What lowers it is in force first and on disk
     /// then, all else the other way round; either way it is on disk before anyone is told.
     ///
@@ -57,8 +98,13 @@ impl Publisher {
         let value = change(&mut next.helm, &way(&old.config))?;
         let (from, to) = (reach(&old, &state.helm), reach(&old, &next.helm));
         next.helm.seq += 1;
-        next.epoch += 1;
-        next.paces = self.paces(&old, &old.config, &next);
+        // Evidence starts anew with what is compared, not with each word of an operator.
+        let is_bound_same = next.helm.ceiling() == state.helm.ceiling();
+        next.epoch += u64::from(!is_bound_same);
+        next.paces = match order.is_urgent {
+            true => HashMap::new(),
+            false => self.paces(&old, &old.config, &next),
+        };
         let mut noted = self.change(order.what, &from, &to);
         (noted.who, noted.seq) = (Some(order.who.to_owned()), Some(next.helm.seq));
         let keep = |next: &mut State, noted: &Change| {
@@ -70,13 +116,14 @@ impl Publisher {
             if !keep(&mut next, &noted) {
                 return Err(SteerError::Disk);
             }
+            next.is_unsaved = false;
             self.republish(&next, &old, false);
         } else {
             let began = Instant::now();
             self.republish(&next, &old, false);
             noted.numbers = (order.numbers)(Some(began.elapsed()));
-            // A full disk is logged, and is no reason to stay on a failing path.
-            let _ = keep(&mut next, &noted);
+            // A full disk is no reason to stay on a failing path; it is tried again with each beat.
+            next.is_unsaved = !keep(&mut next, &noted);
         }
         *state = next;
         // Under the lock: the log has the changes in the order of their numbers, or a restart could not

@@ -5,7 +5,7 @@ use crate::guard::helm::{Helm, Way};
 use crate::record::{Change, now};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
-use crate::vocab::Weight;
+use crate::vocab::{PerSide, Weight};
 
 /// The ramp that a config describes.
 #[must_use]
@@ -60,10 +60,17 @@ pub(super) fn reach(snapshot: &Snapshot, helm: &Helm) -> String {
 /// Whether what the guard compares is the same under both configs.
 pub(super) fn is_same_comparison(old: &Config, new: &Config) -> bool {
     let routes = |config: &Config| -> Vec<_> {
-        config.routes.iter().map(|r| (r.name.clone(), r.weight, r.pin)).collect()
+        config.routes.iter().map(|r| (r.name.clone(), r.pattern.clone(), r.weight, r.pin)).collect()
     };
     let split = |config: &Config| (config.split.key.clone(), config.split.salt.clone());
+    let paths = |config: &Config| {
+        PerSide::from_fn(|side| {
+            let path = config.paths.get(side);
+            (path.endpoints.clone(), path.response_timeout, path.request_deadline)
+        })
+    };
     old.weight == new.weight
+        && paths(old) == paths(new)
         && old.guard == new.guard
         && old.ramp == new.ramp
         && routes(old) == routes(new)

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::metrics::histogram::Observed;
+use crate::metrics::histogram::{Observed, nanos};
 
 /// The floor is the shortest of so many probes.
 const FLOOR_PROBES: usize = 100;
@@ -23,14 +23,22 @@ struct State {
     recent: VecDeque<Duration>,
     observed: Observed,
     late: VecDeque<(u64, u64)>,
+    // When the probe that is under way began, and after how long it is late.
+    open: Option<(u64, Duration)>,
 }
 
 impl LoopLag {
+    /// A probe begins; it is late if it lags by `late_after`.
+    pub fn begin(&self, start_ns: u64, late_after: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).open = Some((start_ns, late_after));
+    }
+
     /// Records a probe from `start_ns` to `end_ns` on the fleet's clock; it is late if it lagged by
     /// `late_after` or more.
     pub fn record(&self, start_ns: u64, end_ns: u64, late_after: Duration) {
         let took = Duration::from_nanos(end_ns.saturating_sub(start_ns));
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open = None;
         state.recent.push_back(took);
         if state.recent.len() > FLOOR_PROBES {
             state.recent.pop_front();
@@ -57,7 +65,11 @@ impl LoopLag {
     #[must_use]
     pub fn shares(&self, start_ns: u64, end_ns: u64) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.late.iter().any(|(start, end)| *start < end_ns && *end > start_ns)
+        // The answer to the probe may come a moment after that which ended the silence.
+        let is_open = state
+            .open
+            .is_some_and(|(start, late_after)| end_ns.saturating_sub(start) >= nanos(late_after));
+        is_open || state.late.iter().any(|(start, end)| *start < end_ns && *end > start_ns)
     }
 }
 
@@ -83,6 +95,17 @@ mod tests {
         let observed = lag.observed().unwrap();
         assert_eq!(observed.count(), 5);
         assert!((observed.sum - 0.495).abs() < 1e-9, "{}", observed.sum);
+    }
+
+    #[test]
+    fn a_probe_that_is_still_waited_for_is_held_up_too() {
+        let lag = LoopLag::default();
+        lag.begin(1_000 * MS, Duration::from_millis(100));
+        for (end, shared) in [(900, false), (1_099, false), (1_100, true)] {
+            assert_eq!(lag.shares(800 * MS, end * MS), shared, "{end}");
+        }
+        lag.record(1_000 * MS, 1_050 * MS, Duration::from_millis(100));
+        assert!(!lag.shares(800 * MS, 1_100 * MS));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub async fn watch(endpoint: &Endpoint, fleet: &Fleet, config: &LoopProbe, late_
     loop {
         beat.tick().await;
         let began = Instant::now();
+        endpoint.lag.begin(fleet.nanos(began), late_after);
         // One that fails says nothing of the loop: health probes and requests see to that.
         if let Ok(Ok(_)) = timeout(LATEST, ask(endpoint, &config.path)).await {
             let (start, end) = (fleet.nanos(began), fleet.nanos(Instant::now()));

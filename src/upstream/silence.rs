@@ -45,7 +45,7 @@ impl Silence {
         let cells: Vec<_> = state.cells.iter().filter_map(Weak::upgrade).collect();
         let last = cells.iter().map(|cells| cells.progressed.get()).max().unwrap_or(0);
         let last = last.max(std::mem::replace(&mut state.broken_ns, now_ns));
-        let busy = cells.iter().filter(|cells| cells.visits.get() > 0);
+        let busy = cells.iter().filter(|cells| cells.waiting.get() > 0);
         let busy_since = busy.map(|cells| cells.busy_since.get()).min().unwrap_or(now_ns);
         let start_ns = last.max(busy_since);
         if now_ns.saturating_sub(start_ns) < after_ns || state.gaps.len() >= GAPS_MAX {
@@ -90,7 +90,7 @@ mod tests {
     /// A worker with so many requests, busy since, that saw progress last.
     fn worker(silence: &Silence, present: u64, since_ms: u64, last_ms: u64) -> Arc<EndpointCells> {
         let cells = Arc::new(EndpointCells::new(Side::Async, "a"));
-        cells.visits.set(present);
+        cells.waiting.set(present);
         cells.present(RouteId(1)).set(present);
         cells.busy_since.set(since_ms * MS);
         cells.progressed.set(last_ms * MS);

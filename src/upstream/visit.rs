@@ -38,10 +38,11 @@ pub struct Visit {
 impl Visit {
     pub(super) fn new(pool: &Rc<Pool>, routed: Routed, is_shared: bool) -> Self {
         let cells = &pool.cells;
-        if cells.visits.get() == 0 {
+        if cells.waiting.get() == 0 {
             cells.busy_since.set(pool.fleet.nanos(Instant::now()));
         }
         cells.visits.add(1);
+        cells.waiting.add(1);
         cells.present(routed.route).add(1);
         if is_shared {
             pool.endpoint.enter();
@@ -158,13 +159,18 @@ impl Visit {
     fn leave(&self) {
         if self.is_present.replace(false) {
             self.pool.cells.present(self.routed.route).sub(1);
+            self.pool.cells.waiting.sub(1);
         }
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.count(Outcome::Left);
+        // A client that leaves a failure unread has had it all the same.
+        self.count(match self.outcome.get() {
+            outcome @ (Outcome::Error | Outcome::ClientError) => outcome,
+            Outcome::Success | Outcome::Timeout | Outcome::Left => Outcome::Left,
+        });
         self.leave();
         self.pool.cells.visits.sub(1);
         if self.is_shared {

@@ -121,6 +121,7 @@ impl Exchange {
         self.upload.set(upload);
         self.fault.set(None);
         self.request_bytes.set(0);
+        self.routed.set(Routed::default());
         self.timer.disarm(Deadline::Client);
         self.timer.disarm(Deadline::Watch);
     }

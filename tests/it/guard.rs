@@ -41,7 +41,8 @@ fn is_rolled_back_by_itself(how: &str, share: f64) {
     let what = format!("{how} at {share}");
     let (_, took) = traffic(proxy.address, ALL, || {
         let began = Instant::now();
-        eventually!(latched(proxy.admin).is_some(), "{what}: no rollback");
+        // It is in force a moment before it is told.
+        eventually!(!decisions(proxy.admin, "rollback").is_empty(), "{what}: no rollback");
         began.elapsed()
     });
     println!("{what}: rolled back within {took:?}");

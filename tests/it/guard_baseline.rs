@@ -70,8 +70,10 @@ fn a_recording_shows_its_progress_and_ends_in_a_baseline_that_a_restart_keeps() 
     let legacy = &baseline["paths"]["legacy"];
     let number = legacy["counts"]["n"].as_u64().unwrap();
     assert!(number > 100, "{baseline}");
-    assert!(is_near(&baseline["took_seconds"], 3.0, 0.6), "{baseline}");
-    assert!(is_near(&legacy["per_second"], number as f64 / 3.0, number as f64 / 12.0));
+    let took = baseline["took_seconds"].as_f64().unwrap();
+    assert!(took >= 3.0, "{baseline}");
+    let rate = legacy["per_second"].as_f64().unwrap();
+    assert!((rate * took / number as f64 - 1.0).abs() < 0.01, "{baseline}");
     let p95 = legacy["p95"]["value_ms"].as_f64().unwrap();
     assert!(p95 > 0.0 && p95 <= legacy["p99"]["value_ms"].as_f64().unwrap(), "{baseline}");
     assert_eq!(baseline["paths"]["async"]["counts"].get("n"), None, "{baseline}");
@@ -87,10 +89,6 @@ fn a_recording_shows_its_progress_and_ends_in_a_baseline_that_a_restart_keeps() 
     let prose = run(&["baseline", "show", "--admin", &proxy.admin.to_string()]);
     assert_eq!(prose.code, 0, "{prose:?}");
     assert!(prose.out.contains(&number.to_string()), "{prose:?}");
-}
-
-fn is_near(value: &Value, wanted: f64, by: f64) -> bool {
-    value.as_f64().is_some_and(|value| (value - wanted).abs() <= by)
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn a_recording_is_judged_again_as_it_was_judged_then() {
     let (dir, admin) = (tempfile::tempdir().unwrap(), proxy.admin.to_string());
     let file = dir.path().join("ticks.jsonl");
     let began = last_tick(&shown(proxy.admin, "/api/v1/ticks"));
-    let mut record = command(&["judge", "--record", text(&file), "--for", "4s", "--admin", &admin]);
+    let mut record = command(&["judge", "--record", text(&file), "--for", "8s", "--admin", &admin]);
     let recorder = std::thread::spawn(move || ran(&record.output().unwrap()));
     traffic(proxy.address, ALL, || {
         let verdict = || guard(proxy.admin)["verdict"]["verdict"].take();

@@ -223,7 +223,9 @@ fn a_rollback_ends_a_drain_that_runs_and_goes_to_legacy_all_the_same() {
     assert_eq!((response.status, response.ended), (200, Ended::Whole));
     assert_eq!(proxy.scrape().sum("cutover_drain_cut_total", &[]), 0.0);
     // It keeps connections again.
-    eventually!(legacy.open() > 0);
+    assert_eq!(client.get("/").text(), "legacy");
+    proxy.settle();
+    assert!(legacy.open() > 0);
 }
 
 #[test]

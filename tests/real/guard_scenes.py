@@ -89,6 +89,7 @@ def outage(shop, weight, harm, seed, baseline_seconds=0):
                 proxy.record_baseline(baseline_seconds)
                 proxy.set_weight(weight)
             time.sleep(3)
+            harmed = time.monotonic()
             harm(async_)
             decision = proxy.await_decision("rollback", 15)
             # What was in flight then has its end by now.
@@ -96,8 +97,7 @@ def outage(shop, weight, harm, seed, baseline_seconds=0):
             before = proxy.counts()
             time.sleep(2)
             later = proxy.counts() - before
-        began = first_failure(load.calls)
-        seconds = on_clock(decision) - began
+        seconds = on_clock(decision) - first_failure(load.calls, harmed)
         after = [call for call in load.calls if call.sent > on_clock(decision) + 0.1]
         return figures(
             seed,

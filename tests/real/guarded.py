@@ -200,8 +200,8 @@ def is_bad(call):
     return call.fault is not None or call.status >= 500
 
 
-def first_failure(calls):
-    return min(call.ended for call in list(calls) if is_bad(call))
+def first_failure(calls, since):
+    return min(call.ended for call in list(calls) if is_bad(call) and call.ended >= since)
 
 
 # === Backends ===
