@@ -61,11 +61,12 @@ class Plan(NamedTuple):
     async_: str = ""
     guard: str = 'mode = "enforce"'
     more: str = ""
+    listen: str = ""
 
     def text(self, legacy, async_):
         return (
             f"async_weight = {self.weight}\n"
-            '[listen]\naddress = "127.0.0.1:0"\n'
+            f'[listen]\naddress = "127.0.0.1:0"\n{self.listen}\n'
             '[admin]\naddress = "127.0.0.1:0"\n'
             f"[legacy]\nendpoints = [{endpoint(legacy)}]\n{self.legacy}\n"
             f"[async]\nendpoints = [{endpoint(async_)}]\n{self.async_}\n"
@@ -88,9 +89,7 @@ class Guarded(Proxy):
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="guard-"))
         config = Path(directory) / "cutover.toml"
         config.write_text(plan.text(legacy, async_))
-        proxy = cls.start_from(stack, config)
-        proxy.ends = legacy, async_
-        return proxy
+        return cls.start_from(stack, config)
 
     @classmethod
     def start_from(cls, stack, config):
