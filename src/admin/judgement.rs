@@ -19,14 +19,15 @@ pub(super) fn guard(office: &Office) -> Value {
         .evidence()
         .map(|(check, test, nats)| json!({ "check": check, "test": test, "nats": nats }))
         .collect();
-    let stalls: Vec<_> = live.stalls.blocking(office.guard.now(), &snapshot);
+    let stalls: Vec<_> = live.stalls.blocking(&snapshot);
     let stalls: Vec<_> = stalls
         .iter()
         .map(|stall| json!({ "path": stall.side, "route": stall.route, "text": stall.to_string() }))
         .collect();
     json!({
         "mode": snapshot.config.guard.mode,
-        "verdict": live.verdict,
+        // One of the step before says nothing of this one.
+        "verdict": live.verdict.as_ref().filter(|_| live.is_judged(snapshot.epoch)),
         "epoch": snapshot.epoch,
         "evidence": evidence,
         "evidence_limit": live.rules.fail_at,

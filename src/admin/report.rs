@@ -17,6 +17,7 @@ use crate::report::story::{
     BaselinePath, BaselineSummary, CertificateSummary, ChangeLine, DecisionLine, Memory, StallLine,
     Story, Totals, VERSION,
 };
+use crate::route::Target;
 use crate::vocab::{PerSide, Side, Weight};
 
 /// The story so far.
@@ -50,8 +51,8 @@ pub(super) fn report(office: &Office) -> Value {
 fn facts(office: &Office, live: &Live, story: &Story, changes: &[Change]) -> Facts {
     let snapshot = office.publisher.current();
     let helm = office.publisher.helm();
-    let share = crate::guard::desk::largest(&snapshot, crate::route::Target::effective).rounded();
-    let culprits = live.stalls.blocking(office.guard.now(), &snapshot).into_iter();
+    let share = snapshot.rules.largest(Target::effective).rounded();
+    let culprits = live.stalls.blocking(&snapshot).into_iter();
     let divergences = decisions_since_start(live).filter(|decision| {
         let check = decision.finding.as_ref().map(|finding| finding.check);
         check == Some(Check::TimeoutDivergence)
@@ -168,7 +169,7 @@ fn change_line(change: &Change) -> ChangeLine {
 }
 
 fn stalls(office: &Office, live: &Live) -> Vec<StallLine> {
-    let blocking = live.stalls.blocking(office.guard.now(), &office.publisher.current());
+    let blocking = live.stalls.blocking(&office.publisher.current());
     let lines = blocking.into_iter().map(|blocking| StallLine {
         path: blocking.side,
         route: Some(blocking.route),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::url;
-use crate::guard::counts::DivergenceMode;
+use crate::guard::counts::Rules;
 use crate::vocab::Weight;
 
 /// `[guard]`, as needed. Evidence is in nats, shares are 0 to 1.
@@ -15,48 +15,8 @@ use crate::vocab::Weight;
 pub struct GuardConfig {
     /// What comes of a verdict.
     pub mode: GuardMode,
-    /// By how much the async path may be worse than the other, and slower than the baseline.
-    pub tolerance: f64,
-    /// By how much it may be worse in replies of 4xx.
-    pub client_error_tolerance: f64,
-    /// How `tolerance` is read.
-    pub divergence_mode: DivergenceMode,
-    /// Evidence that fails a check.
-    pub fail_at: f64,
-    /// Evidence that holds the ramp.
-    pub hold_at: f64,
-    /// Evidence below which a hold ends.
-    pub release_at: f64,
-    /// Evidence between the paths without which a cause counts as one that they share.
-    pub shared_at: f64,
-    /// The most evidence of one tick.
-    pub cap: f64,
-    /// No lower rate of errors or timeouts fails.
-    pub rate_min: f64,
-    /// No smaller difference of these rates fails.
-    pub gain_min: f64,
-    /// No smaller difference of the rates of 4xx fails.
-    pub client_error_gain_min: f64,
-    /// Requests in flight, as a multiple of what the baseline's latency explains, that fail.
-    pub goodput_factor: f64,
-    /// For how long.
-    pub goodput_for: Duration,
-    /// No fewer requests in flight fail.
-    pub goodput_min: u64,
-    /// The most memory that the async backend may use, in bytes; `None` is unlimited.
-    pub memory_max: Option<u64>,
-    /// Its memory as a multiple of the baseline's that holds the ramp.
-    pub memory_ratio: f64,
-    /// For how long memory must be over a limit.
-    pub memory_for: Duration,
-    /// Memory is judged from this share on.
-    pub memory_step_min: f64,
-    /// How long after the start of a step latency is not judged.
-    pub latency_settle: Duration,
-    /// The ramp goes on if each rate is surely below this multiple of what is allowed.
-    pub advance_ratio: f64,
-    /// A path that should have requests and has none for this long holds the ramp.
-    pub data_gap: Duration,
+    /// By what the judge goes; what it learns from the ramp, the paths and the baseline is filled in later.
+    pub rules: Rules,
     /// How long an endpoint with requests in flight may be silent.
     pub stall_after: Duration,
     /// How much more than by chance events come together, from 1; 0: as measured with the baseline.

@@ -230,10 +230,10 @@ endpoints = ["http://127.0.0.1:9002"]
         ))
         .unwrap();
         let guard = &config.guard;
-        assert_eq!((guard.mode, guard.fail_at, guard.phi), (GuardMode::Enforce, 20.0, 3.0));
-        assert_eq!(guard.divergence_mode, DivergenceMode::Absolute);
+        assert_eq!((guard.mode, guard.rules.fail_at, guard.phi), (GuardMode::Enforce, 20.0, 3.0));
+        assert_eq!(guard.rules.divergence_mode, DivergenceMode::Absolute);
         assert_eq!(
-            (guard.memory_max, guard.acknowledge_rollback.as_str()),
+            (guard.rules.memory_max, guard.acknowledge_rollback.as_str()),
             (Some(2 << 30), "rb-1")
         );
         assert_eq!(config.webhook(), Some("https://hooks.example/x"));

@@ -38,7 +38,8 @@ impl Guard {
                 self.publisher.measure(false);
             }
             // It stays in its place until what came of it can be seen.
-            (live.recording.clone().filter(|_| !is_running), live.usage)
+            let over = live.recording.as_ref().filter(|_| !is_running);
+            (over.cloned(), live.usage)
         };
         let Some(recording) = recording else {
             return;

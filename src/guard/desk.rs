@@ -30,7 +30,7 @@ use crate::publisher::{Publisher, way};
 use crate::record::ChangeLog;
 use crate::route::Target;
 use crate::snapshot::Snapshot;
-use crate::vocab::{PerSide, Side, Weight};
+use crate::vocab::{PerSide, Side};
 
 /// Decisions that are kept at hand; the change log has them all.
 pub(super) const DECISIONS_MAX: usize = 100;
@@ -176,6 +176,8 @@ impl Guard {
             }
         }
         self.publisher.save();
+        // What was decided is in force by now.
+        let snapshot = self.publisher.current();
         self.finish_recording(&snapshot);
         self.step_drains(&snapshot);
         self.keep_history(&snapshot);
@@ -198,7 +200,7 @@ impl Guard {
         }
         let sample = live.sampler.sample(snapshot, metrics, self.publisher.is_moving());
         live.stalls.look(now, snapshot, metrics);
-        live.history.add(now, &sample, largest(snapshot, Target::effective).rounded());
+        live.history.add(now, &sample, snapshot.rules.largest(Target::effective).rounded());
         if let Some(recording) = &mut live.recording
             && !recording.tick(&sample, snapshot.epoch)
         {
@@ -209,7 +211,7 @@ impl Guard {
         let tick = Tick {
             at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             epoch: snapshot.epoch,
-            step: largest(snapshot, Target::effective).rounded(),
+            step: snapshot.rules.largest(Target::effective).rounded(),
             groups: sample.groups,
             routes: sample.routes,
             load: sample.load,
@@ -254,9 +256,12 @@ fn judge(live: &mut Live, tick: &Tick, snapshot: &Snapshot, helm: &Helm) -> Acti
     let verdict = live.judge.step(tick, &live.rules);
     let is_enforced = snapshot.config.guard.mode == GuardMode::Enforce;
     let has_next = helm.next(&way(&snapshot.config)).is_some();
+    // Where nothing is routed to async there is nothing to go back from.
+    let is_idle = tick.step <= 0.0 || helm.latch.is_some();
     let action = match &verdict {
-        // Where nothing is routed to async there is nothing to go back from.
-        _ if tick.step <= 0.0 || helm.latch.is_some() => Action::Nothing,
+        Verdict::Rollback(_) | Verdict::NoSafePath(_) | Verdict::Advance if is_idle => {
+            Action::Nothing
+        }
         Verdict::Rollback(finding) if is_enforced => Action::RollBack(Box::new(finding.clone())),
         Verdict::Rollback(finding) => {
             live.once(Kind::WouldRollBack, || Some(Box::new(finding.clone())))
@@ -265,7 +270,9 @@ fn judge(live: &mut Live, tick: &Tick, snapshot: &Snapshot, helm: &Helm) -> Acti
             live.once(Kind::NoSafePath, || Some(Box::new(finding.clone())))
         }
         Verdict::Advance if has_next => Action::Advance,
-        Verdict::Wait { overdue: true, .. } if has_next => live.once(Kind::Overdue, || None),
+        Verdict::Wait { overdue: true, .. } if has_next && !is_idle => {
+            live.once(Kind::Overdue, || None)
+        }
         Verdict::Advance | Verdict::Hold { .. } | Verdict::Wait { .. } => Action::Nothing,
     };
     if verdict == Verdict::Advance {
@@ -300,6 +307,12 @@ impl Live {
         self.done == epoch
     }
 
+    /// Whether the last verdict is of `epoch`.
+    #[must_use]
+    pub fn is_judged(&self, epoch: u64) -> bool {
+        self.ticks.back().is_some_and(|tick| tick.epoch == epoch)
+    }
+
     /// Judges by this baseline from now on.
     pub(super) fn take_baseline(&mut self, baseline: Baseline) {
         self.baseline = Some(baseline);
@@ -314,11 +327,4 @@ impl Live {
         self.told.1.push(kind);
         Action::Tell(kind, finding())
     }
-}
-
-/// The largest weight of any route that is not pinned.
-#[must_use]
-pub fn largest(snapshot: &Snapshot, of: impl Fn(&Target) -> Weight) -> Weight {
-    let unpinned = snapshot.rules.targets().filter(|target| target.pin.is_none());
-    unpinned.map(of).max().unwrap_or_default()
 }

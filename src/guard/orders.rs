@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::guard::decision::{self, Decision, Kind};
-use crate::guard::desk::{DECISIONS_MAX, Guard, IDS_MAX, OUTBOX_MAX, largest};
+use crate::guard::desk::{DECISIONS_MAX, Guard, IDS_MAX, OUTBOX_MAX};
 use crate::guard::helm::{Helm, Latch, OrderError, Way};
 use crate::guard::verdict::Finding;
 use crate::publisher::{Order, SteerError};
@@ -70,10 +70,10 @@ impl Guard {
 
     /// Tells of something that moves nothing.
     pub(super) fn tell(&self, kind: Kind, finding: Option<Finding>, remarks: &[String]) {
-        let who = if matches!(kind, Kind::Drain | Kind::Baseline) { "operator" } else { "guard" };
+        let who = "guard";
         let draft = self.draft(kind, self.name(kind), who, finding);
-        let to = draft.from;
-        let decision = Decision { to, ..draft }.worded(&self.since_finding(None), remarks);
+        let (to, since) = (draft.from, self.since_finding(draft.finding.as_ref()));
+        let decision = draft.worded(&since, remarks);
         let change = self.publisher.change(kind.word(), &to.to_string(), &to.to_string());
         let numbers = serde_json::to_value(&decision).unwrap_or_default();
         self.publisher.ledger().note(&Change { who: Some(who.to_owned()), numbers, ..change });
@@ -88,11 +88,11 @@ impl Guard {
         finding: Option<Finding>,
     ) -> Decision {
         let snapshot = self.publisher.current();
-        let from = largest(&snapshot, Target::effective).rounded();
+        let from = snapshot.rules.largest(Target::effective).rounded();
         let mut decision = Decision::new(kind, id, time, who, (from, from));
         let live = self.live();
         decision.detectable = live.judge.detectable(&live.rules);
-        decision.stalls = live.stalls.words(self.now(), &snapshot);
+        decision.stalls = live.stalls.words(&snapshot);
         decision.finding = finding.map(|finding| with_patterns(finding, &snapshot.config));
         decision
     }

@@ -13,38 +13,20 @@ use crate::vocab::Side;
 /// The rules in force.
 #[must_use]
 pub fn rules(config: &Config, baseline: Option<&Baseline>) -> Rules {
-    let (guard, ramp, defaults) = (&config.guard, config.ramp.as_ref(), Rules::default());
     let timeouts = config.paths.iter().map(|(_, path)| path.response_timeout);
-    Rules {
-        tolerance: guard.tolerance,
-        client_error_tolerance: guard.client_error_tolerance,
-        divergence_mode: guard.divergence_mode,
-        fail_at: guard.fail_at,
-        hold_at: guard.hold_at,
-        release_at: guard.release_at,
-        shared_at: guard.shared_at,
-        cap: guard.cap,
-        rate_min: guard.rate_min,
-        gain_min: guard.gain_min,
-        client_error_gain_min: guard.client_error_gain_min,
-        goodput_factor: guard.goodput_factor,
-        goodput_for: guard.goodput_for,
-        goodput_min: guard.goodput_min,
-        memory_max: guard.memory_max,
-        memory_ratio: guard.memory_ratio,
-        memory_for: guard.memory_for,
-        memory_step_min: guard.memory_step_min,
-        latency_settle: guard.latency_settle,
-        soak: ramp.map_or(defaults.soak, |ramp| ramp.soak),
-        response_timeout: timeouts.max().unwrap_or(defaults.response_timeout),
-        min_requests: ramp.map_or(defaults.min_requests, |ramp| ramp.min_requests),
-        p99_min_requests: ramp.map_or(defaults.p99_min_requests, |ramp| ramp.p99_min_requests),
-        advance_ratio: guard.advance_ratio,
-        max_hold: ramp.map_or(defaults.max_hold, |ramp| ramp.max_hold),
-        data_gap: guard.data_gap,
+    let mut rules = Rules {
+        response_timeout: timeouts.max().unwrap_or_default(),
         phi: phi(config, baseline),
-        baseline: baseline.map(|baseline| norm(baseline, guard.tolerance)),
+        baseline: baseline.map(|baseline| norm(baseline, config.guard.rules.tolerance)),
+        ..config.guard.rules.clone()
+    };
+    if let Some(ramp) = &config.ramp {
+        rules.soak = ramp.soak;
+        rules.min_requests = ramp.min_requests;
+        rules.p99_min_requests = ramp.p99_min_requests;
+        rules.max_hold = ramp.max_hold;
     }
+    rules
 }
 
 /// What the config says, else what was measured, else what is usual.
@@ -82,7 +64,7 @@ pub fn set_thresholds(metrics: &Metrics, config: &Config, baseline: Option<&Base
     };
     let SlowLimits { slow95, slow99 } = baseline
         .map_or(SlowLimits { slow95: None, slow99: None }, |baseline| {
-            baseline.thresholds(config.guard.tolerance)
+            baseline.thresholds(config.guard.rules.tolerance)
         });
     let [legacy, async_] = Side::ALL.map(|side| deadline(config, side));
     let deadline = (legacy != async_).then(|| legacy.min(async_));

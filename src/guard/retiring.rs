@@ -53,12 +53,15 @@ impl Guard {
     /// Goes on with the drains of both paths, and sees whether certificates still hold.
     pub(super) fn step_drains(&self, snapshot: &Snapshot) {
         for side in Side::ALL {
-            let metrics = self.publisher.metrics();
-            let (left, flow) = (left(metrics, side), flow(metrics, side));
             let is_reachable = why_reachable(snapshot, side).is_some();
             if is_reachable && self.publisher.is_retired(side) {
                 self.publisher.retire(side, false);
             }
+            if !self.live().drains.is_retired(side) {
+                continue;
+            }
+            let metrics = self.publisher.metrics();
+            let (left, flow) = (left(metrics, side), flow(metrics, side));
             let done = {
                 let mut live = self.live();
                 let drain = live.drains.0.get_mut(side);

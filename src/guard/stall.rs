@@ -13,6 +13,9 @@
 //! first in most gaps. So gaps that another suspect ended are left out when one is tried, and a suspect
 //! is whoever is first clearly more often than chance would have it, over all gaps.
 //!
+//! What convicts is a lift of 3; or to be first in most gaps with a gap for many of one's own requests, as
+//! the first progress is not always noted first where several workers are woken at once.
+//!
 //! Three limits. A route that is more than a third of the traffic can't have a lift of 3. A handler that
 //! awaits again after its blocking call is not first, and others are, which may convict a fast route.
 //! And of several loops behind one address, those that are not blocked hide the gap of the one that is.
@@ -21,6 +24,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::vocab::RouteId;
+
+#[cfg(test)]
+mod tests;
 
 /// Gaps that are kept: a loop blocked for 300 ms at a time, without a pause, has them in 150 s, and a
 /// culprit is found within seconds of that. With 256 routes frozen in each they take 2 MiB.
@@ -47,6 +53,17 @@ const SUSPECT_LIFT_MIN: f64 = 1.5;
 
 /// By how much the lower bound of a culprit's first-share exceeds what chance would give it.
 const BOUND_LIFT: f64 = 2.0;
+
+/// Or it is first in most gaps, which needs no such lift: with three requests frozen, one of which is
+/// always the culprit's, a lift of 3 leaves no room for a single gap whose end was noted wrongly.
+const MOST: f64 = 0.5;
+
+/// The part of such a route's requests that make a gap. A call that blocks makes one nearly each time; a
+/// route that is as slow as the shortest gap ends most of those that chance makes, but these are few.
+const GAPS_PER_REQUEST: f64 = 0.25;
+
+/// What chance may give such a one at the most: that which one of three requests has.
+const CHANCE_MAX: f64 = 1.0 / 3.0;
 
 /// The standard normal distribution's quantile for two-sided 99 %. The bound is looked at after each gap
 /// and for each route: at 95 % one healthy run in twenty convicts a route that is about as slow as the
@@ -133,6 +150,8 @@ struct Odds {
     firsts: u32,
     gaps: u32,
     by_chance: f64,
+    // Its requests in the window; 0 where nobody counts them.
+    sent: u64,
 }
 
 // === impl Suspects ===
@@ -241,6 +260,14 @@ impl Odds {
         f64::from(self.firsts) / f64::from(self.gaps) / self.by_chance
     }
 
+    fn convict(self) -> bool {
+        let bound = wilson_lower(self.firsts, self.gaps);
+        let is_habit = f64::from(self.firsts) > GAPS_PER_REQUEST * self.sent as f64;
+        let is_likely = self.by_chance <= CHANCE_MAX + 1e-9;
+        let is_most = self.sent > 0 && is_habit && is_likely && bound > MOST;
+        self.exceed(LIFT_MIN, BOUND_LIFT) || is_most
+    }
+
     fn exceed(self, lift_min: f64, bound_lift: f64) -> bool {
         // A lift of exactly 3 is one of three frozen each time, and rounding must not decide.
         self.firsts >= FIRSTS_MIN
@@ -258,7 +285,7 @@ fn convict(
 ) -> Option<Culprit> {
     let is_its_case = |kept: &&&Kept| kept.first == route || !suspects.contains(&kept.first);
     let gaps: Vec<_> = gaps.iter().filter(is_its_case).copied().collect();
-    let odds = odds(route, &gaps, sent).filter(|odds| odds.exceed(LIFT_MIN, BOUND_LIFT))?;
+    let odds = odds(route, &gaps, sent).filter(|odds| odds.convict())?;
     let led = gaps.iter().filter(|kept| kept.first == route);
     let mut lengths: Vec<_> = led.map(|kept| kept.length).collect();
     lengths.sort_unstable();
@@ -278,7 +305,9 @@ fn odds(route: RouteId, gaps: &[&Kept], sent: &BTreeMap<RouteId, u64>) -> Option
     let frozen: f64 = gaps.iter().map(|kept| share(route, &kept.frozen)).sum();
     let by_chance = (frozen / gaps.len() as f64).max(share(route, sent));
     let counted = |number| u32::try_from(number).ok();
-    (firsts > 0).then_some(Odds { firsts: counted(firsts)?, gaps: counted(gaps.len())?, by_chance })
+    let (firsts, gaps) = (counted(firsts)?, counted(gaps.len())?);
+    let sent = sent.get(&route).copied().unwrap_or(0);
+    (firsts > 0).then_some(Odds { firsts, gaps, by_chance, sent })
 }
 
 /// The share that `route` has in the sum of these numbers.
@@ -301,98 +330,4 @@ fn is_recent(at: Duration, now: Duration) -> bool {
 
 const fn step_of(now: Duration) -> u128 {
     now.as_nanos() / STEP.as_nanos()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-    const A: RouteId = RouteId(1);
-    const B: RouteId = RouteId(2);
-
-    fn second(number: u64) -> Duration {
-        Duration::from_secs(number)
-    }
-
-    /// A gap of `length_ms` that `first` ended, with one request of each of these routes frozen.
-    fn gap(length_ms: u64, first: RouteId, frozen: &[u16]) -> Gap {
-        let frozen = frozen.iter().map(|route| (RouteId(*route), 1)).collect();
-        Gap { start_ns: 7 * MS, end_ns: (7 + length_ms) * MS, first, frozen }
-    }
-
-    /// One gap a second, 101 ms, 102 ms and so on, each ended by `first`.
-    fn noted(number: u64, first: RouteId) -> Suspects {
-        let mut suspects = Suspects::default();
-        (1..=number)
-            .for_each(|n| suspects.note(second(n), gap(100 + n, first, &[1, 2, 3, 4, 5]), false));
-        suspects
-    }
-
-    #[test]
-    fn five_gaps_that_one_route_of_five_ended_convict_it_and_four_do_not() {
-        assert_eq!(noted(4, A).culprits(second(10)), []);
-        let culprits = noted(5, A).culprits(second(10));
-        let [culprit] = culprits.as_slice() else { panic!("{culprits:?}") };
-        assert_eq!((culprit.route, culprit.firsts, culprit.gaps), (A, 5, 5));
-        assert!((culprit.lift - 5.0).abs() < 1e-9, "{culprit:?}");
-        assert_eq!(culprit.median, Duration::from_millis(103));
-        assert_eq!(culprit.longest, Duration::from_millis(105));
-    }
-
-    #[test]
-    fn a_route_that_is_most_of_what_is_sent_is_not_convicted_for_being_first() {
-        let mut suspects = noted(20, A);
-        suspects.sent(second(20), A, 40);
-        suspects.sent(second(20), B, 60);
-        assert_eq!(suspects.culprits(second(20)), []);
-        suspects.sent(second(20), B, 300);
-        assert_eq!(suspects.culprits(second(20)).len(), 1);
-        // A step later than the window, that is no longer so.
-        suspects.sent(second(720), B, 1);
-        assert_eq!(suspects.sent_until(second(720)), BTreeMap::from([(B, 1)]));
-    }
-
-    #[test]
-    fn stalls_are_told_once_those_from_before_the_conviction_too() {
-        let mut suspects = noted(4, A);
-        assert_eq!(suspects.fresh_stalls(), []);
-        for (at, (length_ms, first)) in (5..).zip([(150, B), (200, A), (250, A), (260, A)]) {
-            suspects.note(second(at), gap(length_ms, first, &[1, 2, 3, 4, 5]), false);
-        }
-        let lengths: Vec<_> =
-            suspects.fresh_stalls().iter().map(|s| s.length.as_millis()).collect();
-        assert_eq!(lengths, [101, 102, 103, 104, 200, 250, 260]);
-        assert_eq!(suspects.fresh_stalls(), []);
-    }
-
-    #[test]
-    fn a_gap_that_the_probe_shared_is_a_stall_at_once() {
-        let mut suspects = Suspects::default();
-        suspects.note(second(1), gap(150, A, &[1, 2, 3]), true);
-        let stall = Stall { route: None, length: Duration::from_millis(150) };
-        assert_eq!(suspects.fresh_stalls(), [stall]);
-        assert_eq!(suspects.fresh_stalls(), []);
-    }
-
-    #[test]
-    fn gaps_are_forgotten_with_the_window_and_bounded_in_number() {
-        let mut suspects = noted(2_000, A);
-        assert!(suspects.gaps.len() <= GAPS_MAX);
-        let last = second(2_000);
-        assert_eq!(suspects.culprits(last)[0].firsts, 512);
-        assert_eq!(suspects.culprits(last + WINDOW), []);
-        suspects.note(last + 2 * WINDOW, gap(100, A, &[1, 2, 3]), false);
-        assert_eq!(suspects.gaps.len(), 1);
-        (0..10_000).for_each(|minute| suspects.sent(second(minute * 60), A, u64::MAX));
-        assert!(suspects.sent.len() <= 11);
-    }
-
-    #[test]
-    fn gaps_with_too_few_requests_or_without_the_first_are_left_out() {
-        let mut suspects = Suspects::default();
-        suspects.note(second(1), gap(150, A, &[1, 2]), true);
-        suspects.note(second(1), gap(150, A, &[2, 3, 4]), true);
-        assert_eq!(suspects.fresh_stalls(), []);
-    }
 }

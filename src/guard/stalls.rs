@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use crate::guard::stall::{Culprit, Stall, Suspects};
 use crate::metrics::Metrics;
+use crate::metrics::guard::UNKNOWN;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::Member;
 use crate::vocab::{PerSide, RouteId, Side};
 
-/// The route of a stall whose culprit is not known.
-const UNKNOWN: &str = "unknown";
+/// For how long a conviction is remembered. Where a blocked loop makes requests time out, the culprit's own
+/// among them, nobody is seen to be first any more; and just then a rollback has to name it.
+const NAMED_FOR: Duration = Duration::from_secs(60);
 
 /// Who blocks the event loop of either path.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ struct OfPath {
     suspects: Suspects,
     // Requests of each route that had ended at the last look.
     ended: BTreeMap<RouteId, u64>,
+    // Who was convicted last, and when.
+    named: BTreeMap<RouteId, (Duration, Culprit)>,
 }
 
 /// A route that blocks an event loop.
@@ -38,7 +42,7 @@ impl Stalls {
     /// Takes the silences since the last look, and counts what they prove to be.
     pub fn look(&mut self, now: Duration, snapshot: &Snapshot, metrics: &Metrics) {
         for side in Side::ALL {
-            let OfPath { suspects, ended } = self.0.get_mut(side);
+            let OfPath { suspects, ended, named } = self.0.get_mut(side);
             for (route, number) in requests(metrics, side) {
                 let before = ended.insert(route, number).unwrap_or(0);
                 suspects.sent(now, route, number.saturating_sub(before));
@@ -48,6 +52,10 @@ impl Stalls {
                     let is_shared = endpoint.lag.shares(gap.start_ns, gap.end_ns);
                     suspects.note(now, gap, is_shared);
                 }
+            }
+            named.retain(|_, (at, _)| now.saturating_sub(*at) <= NAMED_FOR);
+            for culprit in suspects.culprits(now) {
+                named.insert(culprit.route, (now, culprit));
             }
             for Stall { route, length } in suspects.fresh_stalls() {
                 let name = route.and_then(|route| {
@@ -59,12 +67,12 @@ impl Stalls {
         }
     }
 
-    /// The routes that block an event loop.
+    /// The routes that block an event loop, or did a moment ago.
     #[must_use]
-    pub fn blocking(&self, now: Duration, snapshot: &Snapshot) -> Vec<Blocking> {
+    pub fn blocking(&self, snapshot: &Snapshot) -> Vec<Blocking> {
         let of_side = |side| {
-            let culprits = self.0.get(side).suspects.culprits(now).into_iter();
-            culprits.map(move |culprit| {
+            let culprits = self.0.get(side).named.values().cloned();
+            culprits.map(move |(_, culprit)| {
                 let route = pattern(snapshot, culprit.route);
                 Blocking { side, route, culprit }
             })
@@ -74,8 +82,8 @@ impl Stalls {
 
     /// The same in words.
     #[must_use]
-    pub fn words(&self, now: Duration, snapshot: &Snapshot) -> Vec<String> {
-        self.blocking(now, snapshot).iter().map(ToString::to_string).collect()
+    pub fn words(&self, snapshot: &Snapshot) -> Vec<String> {
+        self.blocking(snapshot).iter().map(ToString::to_string).collect()
     }
 }
 

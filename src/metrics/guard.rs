@@ -11,6 +11,9 @@ use crate::guard::verdict::Check;
 use crate::metrics::histogram::BOUNDS;
 use crate::vocab::Side;
 
+/// The route of a stall that no route is convicted of.
+pub const UNKNOWN: &str = "unknown";
+
 /// The metrics of the guard.
 #[derive(Debug)]
 pub struct GuardMetrics {
@@ -105,6 +108,7 @@ impl GuardMetrics {
         }
         for side in Side::ALL {
             self.slow(side, 0, 0);
+            self.stalls.with_label_values(&[side.name(), UNKNOWN]);
         }
         for result in ["success", "failure"] {
             self.webhooks.with_label_values(&[result]);

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::publisher::names::{is_configured, is_name, origins};
 pub use crate::publisher::steer::{Order, SteerError};
 pub use crate::publisher::way::way;
-use crate::publisher::way::{adopt, is_same_comparison, largest, reach};
+use crate::publisher::way::{adopt, is_same_comparison, reach};
 use crate::record::{Change, now};
 use crate::route::Target;
 use crate::route::pace::Pace;
@@ -189,7 +189,7 @@ impl Publisher {
         next.answers.retain(|name, _| is_configured(&config, name));
         // From where each target is at this moment, which another answer of DNS may have moved.
         let old = self.current();
-        let adopted = adopt(&mut next.helm, &config, largest(&old, Target::effective));
+        let adopted = adopt(&mut next.helm, &config, old.rules.largest(Target::effective));
         next.paces = self.paces(&old, &config, &next);
         let is_steered = next.helm != state.helm;
         if !is_same_comparison(&old.config, &config) || is_steered {

@@ -3,7 +3,6 @@
 use crate::config::{Config, GuardMode};
 use crate::guard::helm::{Helm, Way};
 use crate::record::{Change, now};
-use crate::route::Target;
 use crate::snapshot::Snapshot;
 use crate::vocab::{PerSide, Weight};
 
@@ -46,15 +45,9 @@ pub(super) fn adopt(helm: &mut Helm, config: &Config, present: Weight) -> Option
     Some(change)
 }
 
-/// The largest weight of any route that is not pinned.
-pub(super) fn largest(snapshot: &Snapshot, of: impl Fn(&Target) -> Weight) -> Weight {
-    let unpinned = snapshot.rules.targets().filter(|target| target.pin.is_none());
-    unpinned.map(of).max().unwrap_or_default()
-}
-
 /// How far the helm lets the weight go, in words.
 pub(super) fn reach(snapshot: &Snapshot, helm: &Helm) -> String {
-    largest(snapshot, |target| target.weight).min(helm.ceiling()).to_string()
+    snapshot.rules.largest(|target| target.weight).min(helm.ceiling()).to_string()
 }
 
 /// Whether what the guard compares is the same under both configs.

@@ -152,6 +152,12 @@ impl Rules {
         self.routes.iter().map(|route| &route.target).chain([&self.fallback])
     }
 
+    /// The largest of these weights of any route that is not pinned.
+    pub fn largest(&self, of: impl Fn(&Target) -> Weight) -> Weight {
+        let unpinned = self.targets().filter(|target| target.pin.is_none());
+        unpinned.map(of).max().unwrap_or_default()
+    }
+
     fn forced(&self, head: &Head<'_>) -> Option<Side> {
         let force = self.force.as_ref()?;
         if !(head.trusted || force.from_anyone) {

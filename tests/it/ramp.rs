@@ -260,3 +260,18 @@ fn an_abort_is_a_rollback_and_orders_that_make_no_sense_are_refused() {
     }
     assert!(is_at(&proxy, 0.0), "a file without a ramp releases no rollback");
 }
+
+#[test]
+fn a_drain_that_is_ordered_as_the_last_step_is_taken_is_not_called_off() {
+    let world = World::new(1.0, &format!("{ENFORCE}{FAST}steps = [0.5, 1.0]\n"));
+    let proxy = world.home.start();
+    let drain = "/api/v1/paths/legacy/drain";
+    traffic(proxy.address, ALL, || {
+        // Refused until nothing can go there any more, which is so from one moment to the next.
+        eventually!(order(proxy.admin, drain, "{\"seconds\":10}").0 == 202);
+        looked(proxy.admin);
+        looked(proxy.admin);
+        let status = shown(proxy.admin, drain);
+        assert_eq!(status["running"], true, "{status}");
+    });
+}

@@ -205,9 +205,7 @@ def blocking(shop, seed, weight=0.1, name_seconds=60, stay_seconds=0, late_weigh
     """One handler blocks the loop; then the deadline comes down, and requests time out."""
     with contextlib.ExitStack() as stack:
         ends = shop.start_pair(stack, **BLOCKED)
-        # With more workers the first progress after a gap is not always noted first, and the route
-        # may be missing from the text.
-        plan = Plan(weight, listen="workers = 1")
+        plan = Plan(weight)
         proxy = Guarded.start(stack, plan, *ends)
         with callers(proxy, seed):
             began = time.monotonic()

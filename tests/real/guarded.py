@@ -61,12 +61,11 @@ class Plan(NamedTuple):
     async_: str = ""
     guard: str = 'mode = "enforce"'
     more: str = ""
-    listen: str = ""
 
     def text(self, legacy, async_):
         return (
             f"async_weight = {self.weight}\n"
-            f'[listen]\naddress = "127.0.0.1:0"\n{self.listen}\n'
+            '[listen]\naddress = "127.0.0.1:0"\n'
             '[admin]\naddress = "127.0.0.1:0"\n'
             f"[legacy]\nendpoints = [{endpoint(legacy)}]\n{self.legacy}\n"
             f"[async]\nendpoints = [{endpoint(async_)}]\n{self.async_}\n"

@@ -6,5 +6,6 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test prints its seed and figures")]
 #![allow(missing_docs, reason = "names of tests are sentences")]
 
+mod event_loop;
 mod judge;
 mod stalls;

@@ -12,7 +12,7 @@ use crate::config::guard::{GuardConfig, GuardMode, RampConfig, Webhook};
 use crate::config::limits::{at_least_one, number, positive, time, time_within};
 use crate::config::section::Section;
 use crate::config::values::Size;
-use crate::guard::counts::DivergenceMode;
+use crate::guard::counts::Rules;
 use crate::vocab::Weight;
 
 /// `[ramp]`, and where it begins.
@@ -20,15 +20,6 @@ use crate::vocab::Weight;
 pub(crate) struct Ramp {
     pub(crate) config: RampConfig,
     pub(crate) span: Range<usize>,
-}
-
-/// The levels of evidence, in nats.
-struct Levels {
-    fail_at: f64,
-    hold_at: f64,
-    release_at: f64,
-    shared_at: f64,
-    cap: f64,
 }
 
 /// A level of evidence, with its place in the file if it is there.
@@ -57,36 +48,59 @@ const ROLLBACK_ID: &str = "rb-";
 
 /// The keys of `[guard]`.
 pub(crate) fn guard(mut table: Section<'_>) -> GuardConfig {
-    let levels = levels(&mut table);
     let guard = GuardConfig {
         mode: table.or("mode", GuardMode::default()),
-        tolerance: number(&mut table, "tolerance", 0.10, 0.0..=1.0),
-        client_error_tolerance: number(&mut table, "client_error_tolerance", 0.5, 0.0..=10.0),
-        divergence_mode: table.or("divergence_mode", DivergenceMode::default()),
-        fail_at: levels.fail_at,
-        hold_at: levels.hold_at,
-        release_at: levels.release_at,
-        shared_at: levels.shared_at,
-        cap: levels.cap,
-        rate_min: number(&mut table, "rate_min", 0.001, 0.0..=1.0),
-        gain_min: number(&mut table, "gain_min", 0.001, 0.0..=1.0),
-        client_error_gain_min: number(&mut table, "client_error_gain_min", 0.005, 0.0..=1.0),
-        goodput_factor: number(&mut table, "goodput_factor", 3.0, 1.0..=RATIO_MAX),
-        goodput_for: positive(&mut table, "goodput_for", 10),
-        goodput_min: at_least_one(&mut table, "goodput_min", 20) as u64,
-        memory_max: memory_max(&mut table),
-        memory_ratio: number(&mut table, "memory_ratio", 1.5, 1.0..=RATIO_MAX),
-        memory_for: positive(&mut table, "memory_for", 60),
-        memory_step_min: number(&mut table, "memory_step_min", 0.5, 0.0..=1.0),
-        latency_settle: time(&mut table, "latency_settle", 30),
-        advance_ratio: number(&mut table, "advance_ratio", 1.5, 1.0..=RATIO_MAX),
-        data_gap: positive(&mut table, "data_gap", 60),
+        rules: rules(&mut table),
         stall_after: time_within(&mut table, "stall_after", STALL_AFTER, STALL_RANGE),
         phi: phi(&mut table),
         acknowledge_rollback: acknowledge_rollback(&mut table),
     };
     table.finish();
     guard
+}
+
+/// The thresholds; the defaults are the judge's own.
+fn rules(table: &mut Section<'_>) -> Rules {
+    let own = Rules::default();
+    let levels = levels(table, &own);
+    let mut share = |key: &str, own: f64| number(table, key, own, 0.0..=1.0);
+    let [tolerance, rate_min, gain_min, client_error_gain_min, memory_step_min] = [
+        share("tolerance", own.tolerance),
+        share("rate_min", own.rate_min),
+        share("gain_min", own.gain_min),
+        share("client_error_gain_min", own.client_error_gain_min),
+        share("memory_step_min", own.memory_step_min),
+    ];
+    let mut ratio = |key: &str, own: f64| number(table, key, own, 1.0..=RATIO_MAX);
+    let [goodput_factor, memory_ratio, advance_ratio] = [
+        ratio("goodput_factor", own.goodput_factor),
+        ratio("memory_ratio", own.memory_ratio),
+        ratio("advance_ratio", own.advance_ratio),
+    ];
+    Rules {
+        tolerance,
+        client_error_tolerance: number(
+            table,
+            "client_error_tolerance",
+            own.client_error_tolerance,
+            0.0..=10.0,
+        ),
+        divergence_mode: table.or("divergence_mode", own.divergence_mode),
+        rate_min,
+        gain_min,
+        client_error_gain_min,
+        goodput_factor,
+        goodput_for: positive(table, "goodput_for", own.goodput_for.as_secs()),
+        goodput_min: goodput_min(table, own.goodput_min),
+        memory_max: memory_max(table),
+        memory_ratio,
+        memory_for: positive(table, "memory_for", own.memory_for.as_secs()),
+        memory_step_min,
+        latency_settle: time(table, "latency_settle", own.latency_settle.as_secs()),
+        advance_ratio,
+        data_gap: positive(table, "data_gap", own.data_gap.as_secs()),
+        ..levels
+    }
 }
 
 /// The keys of `[ramp]`.
@@ -106,12 +120,13 @@ pub(crate) fn ramp(mut table: Section<'_>) -> Ramp {
     Ramp { config, span }
 }
 
-fn levels(table: &mut Section<'_>) -> Levels {
-    let fail = level(table, "fail_at", 16.0, FAIL_AT_RANGE);
-    let hold = level(table, "hold_at", 6.0, NATS);
-    let release = level(table, "release_at", 3.0, NATS);
-    let shared = level(table, "shared_at", 8.0, NATS);
-    let cap = level(table, "cap", 4.0, NATS);
+/// The judge's own rules with the file's levels of evidence.
+fn levels(table: &mut Section<'_>, own: &Rules) -> Rules {
+    let fail = level(table, "fail_at", own.fail_at, FAIL_AT_RANGE);
+    let hold = level(table, "hold_at", own.hold_at, NATS);
+    let release = level(table, "release_at", own.release_at, NATS);
+    let shared = level(table, "shared_at", own.shared_at, NATS);
+    let cap = level(table, "cap", own.cap, NATS);
     for (is_wrong, low, rule, high) in [
         (hold.nats >= fail.nats, &hold, "must be below", &fail),
         (release.nats >= hold.nats, &release, "must be below", &hold),
@@ -125,12 +140,13 @@ fn levels(table: &mut Section<'_>) -> Levels {
             table.fault(place.unwrap_or_else(|| table.span()), low.key, message);
         }
     }
-    Levels {
+    Rules {
         fail_at: fail.nats,
         hold_at: hold.nats,
         release_at: release.nats,
         shared_at: shared.nats,
         cap: cap.nats,
+        ..own.clone()
     }
 }
 
@@ -146,6 +162,10 @@ fn level(
         table.fault(place.clone().unwrap_or_else(|| table.span()), key, "must be over 0");
     }
     Level { key, nats, place }
+}
+
+fn goodput_min(table: &mut Section<'_>, own: u64) -> u64 {
+    at_least_one(table, "goodput_min", usize::try_from(own).unwrap_or(1)) as u64
 }
 
 /// A hard limit; without one only growth over the baseline is judged.
