@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::harness::{
     Backend, Client, Ended, Latch, Process, Reply, Setup, eventually, heavy, within,
 };
@@ -208,7 +210,7 @@ fn a_handshake_during_the_drain_is_not_refused_and_reaches_the_successor() {
     // The socket drops this handshake; the client's kernel tries again a second later.
     let late = thread::spawn(move || Client::connect(address).get("/").text());
     // Its listening sockets close within 250 ms, though it still drains.
-    let is_free = || std::net::TcpListener::bind(address).is_ok();
+    let is_free = || is_free(address);
     let took = within(SECOND, is_free).expect("the address is free before the drain's end");
     let mut successor = Setup::new(new.address, new.address).address(address).spawn();
     assert_eq!(late.join().unwrap(), "new", "the address was free after {took:?}");
@@ -271,4 +273,11 @@ fn during_the_delay_the_proxy_is_not_ready_but_lives_and_serves() {
     let leaving = [("phase", "leaving")];
     assert_eq!(process.scrape().sum("cutover_drain_state", &leaving), 1.0);
     assert_eq!(process.wait(), Some(0));
+}
+
+/// Whether nobody listens there. Does not listen itself: the handshake would find that socket.
+fn is_free(address: std::net::SocketAddr) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).is_ok()
 }
