@@ -197,9 +197,9 @@ impl App {
     }
 
     fn enter(&self, phase: Phase) {
-        tracing::info!(phase = phase.name(), "phase changed");
         let before = *self.signal.follow().borrow();
         self.signal.advance(phase);
+        tracing::info!(phase = phase.name(), "phase changed");
         self.metrics.set_phase(&Phase::NAMES, phase.name());
         self.publisher.note("phase", before.name(), phase.name());
     }

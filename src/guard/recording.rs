@@ -61,6 +61,10 @@ impl Recording {
     /// is of no use.
     #[must_use]
     pub fn tick(&mut self, sample: &Sample, epoch: u64) -> bool {
+        if epoch < self.epoch {
+            // A look that had begun before the recording.
+            return true;
+        }
         self.failures.tick(sample.halves.failures);
         self.client_errors.tick(sample.halves.client_errors);
         for (route, news) in &sample.routes {
@@ -218,4 +222,33 @@ fn latencies(snapshot: &Snapshot, metrics: &Metrics) -> BTreeMap<String, PerSide
             (target.name.clone(), of)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recording(epoch: u64) -> Recording {
+        Recording {
+            began: Duration::ZERO,
+            span: Duration::from_secs(1),
+            epoch,
+            failures: Meters::default(),
+            client_errors: Meters::default(),
+            counts: BTreeMap::new(),
+            latencies: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_before_it_began_neither_counts_nor_ends_it() {
+        let counts = Counts { n: 3, ..Counts::default() };
+        let legacy = PerSide { legacy: counts, ..PerSide::default() };
+        let sample = Sample { routes: [("a".to_owned(), legacy)].into(), ..Sample::default() };
+        let mut recording = recording(7);
+        for (epoch, goes_on, attempts) in [(6, true, 0), (7, true, 3), (8, false, 6)] {
+            assert_eq!(recording.tick(&sample, epoch), goes_on, "{epoch}");
+            assert_eq!(recording.progress(Duration::ZERO).attempts, attempts, "{epoch}");
+        }
+    }
 }

@@ -207,6 +207,9 @@ fn a_handshake_during_the_drain_is_not_refused_and_reaches_the_successor() {
     eventually!(old.hits() == 1);
     leaving.signal("TERM");
     await_phase(&leaving, "draining");
+    // The workers hear of it a moment later; until then a handshake still finds the old one.
+    let knock = || std::net::TcpStream::connect_timeout(&address, SECOND / 50);
+    eventually!(knock().is_err(), "handshakes are not held back");
     // The socket drops this handshake; the client's kernel tries again a second later.
     let late = thread::spawn(move || Client::connect(address).get("/").text());
     // Its listening sockets close within 250 ms, though it still drains.
