@@ -78,9 +78,7 @@ def walk_up(proxy, seconds):
     proxy.apply(text.replace("async_weight = 0.0", "async_weight = 1.0"))
     proxy.await_effective(1.0, seconds)
     walked = time.monotonic() - began
-    # The verdict of the step before is told for one beat more.
-    for verdict in ("wait", "advance"):
-        proxy.await_verdict(verdict, seconds)
+    proxy.await_verdict("advance", seconds)
     return walked
 
 
