@@ -127,6 +127,8 @@ fn cleaning(criterion: &mut Criterion) {
         address: CLIENT,
         address_value: HeaderValue::from_static("192.0.2.7"),
         trusted: false,
+        is_secure: false,
+        certificate: None,
     };
     let local = HeaderValue::from_static("192.0.2.1:8080");
     let (request, response) = (map(&REQUEST), map(&RESPONSE));
@@ -136,6 +138,7 @@ fn cleaning(criterion: &mut Criterion) {
         authority: None,
         local: &local,
         present: Present::of(&request),
+        is_chunked: false,
     };
     let mut group = criterion.benchmark_group("clean");
     group.bench_function("a request with nine headers", |bencher| {
@@ -159,6 +162,7 @@ fn reading(criterion: &mut Criterion) {
         version: Version::HTTP_11,
         headers: &headers,
         present: Present::of(&headers),
+        protocol: None,
     };
     let facts = Facts { ambiguous: false, header_count_max: 100, body_bytes_max: u64::MAX };
     let fields = REQUEST.map(|(name, value)| format!("{name}: {value}\r\n"));

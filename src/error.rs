@@ -33,11 +33,19 @@ pub enum ClientFault {
     Loop,
     /// The client went away, or stopped reading, before its reply was complete.
     Abort,
+    /// The PROXY protocol header is missing or malformed.
+    ProxyHeader,
+    /// The TLS handshake failed.
+    TlsHandshake,
+    /// The HTTP/2 connection broke a rule of RFC 9113.
+    Http2Protocol,
+    /// The HTTP/2 connection made more work than it asked for: resets or frames without end.
+    Http2Flood,
 }
 
 impl ClientFault {
     /// All faults, for tables of metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::BadRequest,
         Self::Version,
         Self::HeadTooLarge,
@@ -49,6 +57,10 @@ impl ClientFault {
         Self::MethodRefused,
         Self::Loop,
         Self::Abort,
+        Self::ProxyHeader,
+        Self::TlsHandshake,
+        Self::Http2Protocol,
+        Self::Http2Flood,
     ];
 
     /// The label value.
@@ -66,6 +78,10 @@ impl ClientFault {
             Self::MethodRefused => "method_refused",
             Self::Loop => "loop",
             Self::Abort => "abort",
+            Self::ProxyHeader => "proxy_header",
+            Self::TlsHandshake => "tls_handshake",
+            Self::Http2Protocol => "http2_protocol",
+            Self::Http2Flood => "http2_flood",
         }
     }
 }
@@ -220,9 +236,13 @@ impl Refusal {
 
 fn client_refusal(fault: ClientFault, rule: &'static str) -> Refusal {
     let (status, close) = match fault {
-        ClientFault::BadRequest | ClientFault::BodyCut | ClientFault::Abort => {
-            (StatusCode::BAD_REQUEST, true)
-        }
+        ClientFault::BadRequest
+        | ClientFault::BodyCut
+        | ClientFault::Abort
+        | ClientFault::ProxyHeader
+        | ClientFault::TlsHandshake
+        | ClientFault::Http2Protocol
+        | ClientFault::Http2Flood => (StatusCode::BAD_REQUEST, true),
         ClientFault::Version => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, true),
         ClientFault::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, true),
         ClientFault::TargetTooLong => (StatusCode::URI_TOO_LONG, true),
@@ -242,7 +262,11 @@ fn client_refusal(fault: ClientFault, rule: &'static str) -> Refusal {
         | ClientFault::BodyTooLarge
         | ClientFault::BodyCut
         | ClientFault::MethodRefused
-        | ClientFault::Abort => "http_request_error",
+        | ClientFault::Abort
+        | ClientFault::ProxyHeader
+        | ClientFault::TlsHandshake
+        | ClientFault::Http2Protocol
+        | ClientFault::Http2Flood => "http_request_error",
     };
     Refusal { status, error, sentence: rule, retry_after: None, close }
 }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 use futures_util::TryFutureExt;
 use http::response::Parts;
 use http_body::Body;
-use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::error::PathFault;
@@ -23,7 +22,8 @@ use crate::upstream::path::Path;
 use crate::upstream::pool::Lease;
 use crate::upstream::service;
 use crate::upstream::visit::Visit;
-use crate::wire::body::{Source, fault};
+use crate::wire::body::Source;
+use crate::wire::inflow::Inflow;
 
 /// A reply's head, the source of its body, and what it holds.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub fn forward(
 
 /// A body that came whole with its head is taken out of the connection at once, which can then
 /// serve another request while this reply is still being written.
-fn whole_or_stream(mut body: Incoming, idle: Span) -> Source {
+fn whole_or_stream(mut body: Inflow, idle: Span) -> Source {
     if body.is_end_stream() {
         return Source::Empty;
     }
@@ -117,7 +117,7 @@ fn whole_or_stream(mut body: Incoming, idle: Span) -> Source {
                 .map_or(Source::Empty, |trailers| Source::Trailers(Box::new(trailers))),
         },
         // hyper tells an error once only: it has to be kept.
-        Poll::Ready(Some(Err(error))) => Source::Failed(fault(&error)),
+        Poll::Ready(Some(Err(error))) => Source::Failed(error.path_fault()),
         Poll::Ready(None) => Source::Empty,
         Poll::Pending => Source::Stream { first: None, body, idle },
     }

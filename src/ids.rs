@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use http::HeaderValue;
 
 /// Makes the ids of one worker.
@@ -47,6 +49,12 @@ impl Ids {
         hex(self.draw() | 1, &mut text[36..52]);
         value(&text)
     }
+
+    /// A nonce of 16 bytes in base64 (RFC 6455 section 4.1).
+    pub fn websocket_key(&self) -> HeaderValue {
+        let nonce = (u128::from(self.draw()) << 64) | u128::from(self.draw());
+        value(STANDARD.encode(nonce.to_be_bytes()).as_bytes())
+    }
 }
 
 fn hex(number: u64, text: &mut [u8]) {
@@ -57,7 +65,7 @@ fn hex(number: u64, text: &mut [u8]) {
 }
 
 fn value(text: &[u8]) -> HeaderValue {
-    HeaderValue::from_bytes(text).expect("hexadecimal digits and dashes are visible ASCII")
+    HeaderValue::from_bytes(text).expect("digits, letters and dashes are visible ASCII")
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod app;
 pub mod worker;
 
 pub mod listen;
+pub mod proxy_protocol;
 pub mod serve;
 
 mod arrival;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 use futures_util::FutureExt;
 use futures_util::future::{Either, ready};
+use h2::ext::Protocol;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 
 use crate::access_log::AccessLog;
 use crate::arrival::{Kept, Onward, answer_options, arrive};
@@ -24,7 +24,7 @@ use crate::journal::{Record, Settlement};
 use crate::publisher::Publisher;
 use crate::route::Decision;
 use crate::route::head::Head;
-use crate::serve::{Agreed, TunnelSeat};
+use crate::serve::tunnel::{Agreed, TunnelSeat};
 use crate::snapshot::{Snapshot, Turns};
 use crate::tick::{Deadline, Span};
 use crate::upstream::admit::Failed;
@@ -37,9 +37,11 @@ use crate::wire::check::{self, Checked, Facts};
 use crate::wire::exchange::{Exchange, Upload};
 use crate::wire::forwarded::{Peer, client_address};
 use crate::wire::headers::{self, Origin};
+use crate::wire::inflow::Inflow;
 use crate::wire::present::{Field, Present};
 use crate::wire::socket::ClientSocket;
 use crate::wire::trace::{TRACEPARENT, X_REQUEST_ID, is_request_id, is_traceparent};
+use crate::wire::translate;
 use crate::wire::upload::RequestBody;
 
 /// What a path gives.
@@ -71,9 +73,9 @@ pub struct Client {
     pub peer: Peer,
     /// The address that it reached.
     pub local: HeaderValue,
-    /// Its socket.
-    pub socket: Rc<ClientSocket>,
-    /// Its state.
+    /// Its socket, unless other streams share it.
+    pub socket: Option<Rc<ClientSocket>>,
+    /// Its state, or its stream's.
     pub exchange: Rc<Exchange>,
     /// Where a tunnel is left for the connection.
     pub tunnel: TunnelSeat,
@@ -111,7 +113,7 @@ impl Proxy {
     pub fn handle(
         self: Rc<Self>,
         client: Rc<Client>,
-        request: Request<Incoming>,
+        request: Request<Inflow>,
     ) -> impl Future<Output = ClientReply> {
         let view = self.view();
         let body_bytes_max = view.snapshot.config.listen.body_bytes;
@@ -229,9 +231,11 @@ impl Proxy {
         if let Checked::AnswerOptions = check(client, record.view(), &request, present)? {
             return Ok(Departure::Answer);
         }
+        let connect = translate::accept_connect(&mut request, || self.supplies.ids.websocket_key());
         let decision = self.decide(record.view(), &client.peer, &request); // 5
         record.decided(decision);
-        let upgrade = headers::upgrade(request.version(), request.headers(), present); // 6
+        let upgrade = connect // 6
+            .or_else(|| headers::upgrade(request.version(), request.headers(), present));
         let switching = upgrade.is_some();
         self.clean(client, &mut request, upgrade, (present, record.request_id()));
         let path = record.view().paths.get(decision.side);
@@ -264,12 +268,17 @@ impl Proxy {
         (present, request_id): (Present, &HeaderValue),
     ) {
         let (method, uri) = (request.method().clone(), request.uri().clone());
+        let is_stream_of_bytes =
+            || request.version() == Version::HTTP_2 && !present.has(Field::ContentLength);
+        let is_chunked = present.has(Field::TransferEncoding)
+            || (!request.body().is_empty() && is_stream_of_bytes());
         let origin = Origin {
             peer: &client.peer,
             version: request.version(),
             authority: uri.authority().map(http::uri::Authority::as_str),
             local: &client.local,
             present,
+            is_chunked,
         };
         let fields = request.headers_mut();
         headers::clean_request(&method, fields, upgrade, &origin);
@@ -291,7 +300,9 @@ impl Proxy {
     fn reply(&self, client: &Client, mut record: Box<Record>, onward: Onward) -> ClientReply {
         let Onward { mut head, source, kept } = onward;
         record.code = head.status.as_u16();
-        if self.phase.get().is_ending() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        let may_close = client.socket.is_some();
+        let is_ending = may_close && self.phase.get().is_ending();
+        if is_ending && head.status != StatusCode::SWITCHING_PROTOCOLS {
             head.headers.insert(CONNECTION, CLOSE);
         }
         let is_whole = matches!(source, Source::Empty | Source::One(_));
@@ -333,7 +344,8 @@ impl Proxy {
         if let Some(seconds) = refusal.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
-        if refusal.close || self.phase.get().is_ending() {
+        let may_close = client.socket.is_some();
+        if may_close && (refusal.close || self.phase.get().is_ending()) {
             headers.insert(CONNECTION, CLOSE);
         }
         let text = format!("{}\n", refusal.sentence);
@@ -360,7 +372,7 @@ fn check(
 ) -> Result<Checked, ProxyError> {
     let listen = &view.snapshot.config.listen;
     let facts = Facts {
-        ambiguous: client.socket.is_ambiguous(),
+        ambiguous: client.socket.as_ref().is_some_and(|socket| socket.is_ambiguous()),
         header_count_max: listen.header_count,
         body_bytes_max: listen.body_bytes,
     };
@@ -368,6 +380,7 @@ fn check(
         method: request.method(),
         uri: request.uri(),
         version: request.version(),
+        protocol: request.extensions().get::<Protocol>().map(Protocol::as_str),
         headers: request.headers(),
         present,
     };

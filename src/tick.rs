@@ -135,6 +135,12 @@ pub struct Timer {
 }
 
 impl Timer {
+    /// Another timer of the same clock, with nothing armed.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        self.ticks.timer()
+    }
+
     /// Names the task to wake at a deadline; cheap when it is the same as before.
     pub fn register(&self, waker: &Waker) {
         let mut held = self.slot.waker.borrow_mut();

@@ -5,29 +5,30 @@
 //! the thread itself wakes.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use futures_util::FutureExt;
 use http::HeaderValue;
-use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::access_log::AccessLog;
+use crate::config::Config;
 use crate::drain::{Follower, Phase};
 use crate::ids::Ids;
 use crate::listen::{Acceptor, Arrival, BoundSocket, Crew, Seat};
 use crate::metrics::shard::Shard;
 use crate::proxy::{Client, Proxy};
 use crate::publisher::Publisher;
-use crate::serve::{self, ClientConnection};
+use crate::serve::opening::{Opened, Opening, Terms};
+use crate::serve::streams::StreamSeat;
+use crate::serve::tunnel::TunnelSeat;
+use crate::serve::{ClientConnection, http1, http2};
 use crate::snapshot::Turns;
 use crate::tick::{Span, TICK, Ticks};
 use crate::upstream::path::Supplies;
@@ -197,36 +198,66 @@ impl Desk {
 
     /// Serves one connection in a task of its own. A panic there ends that connection alone.
     fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, local: HeaderValue, seat: Seat) {
-        let guest = Guest::new(self.clone(), seat);
+        let guest = Rc::new(Guest::new(self.clone(), seat));
         let view = self.proxy.view();
-        let Supplies { shard, ticks, scratch, ids } = self.supplies.clone();
+        let Supplies { shard, ticks, ids, .. } = self.supplies.clone();
         let exchange = Rc::new(Exchange::new(ticks.timer(), shard, ids, view.snapshot.client));
-        let socket = ClientSocket::new(stream, scratch, exchange.clone());
-        let config = &view.snapshot.config;
-        let address = peer.ip().to_canonical();
-        let trusted = config.listen.trusted_proxies.iter().any(|net| net.contains(&address));
-        let Ok(address_value) = HeaderValue::try_from(address.to_string()) else {
+        let config = view.snapshot.config.clone();
+        let Some(peer) = self.peer(peer, &config) else {
             return;
         };
-        let tunnel = serve::TunnelSeat::default();
-        let client = Rc::new(Client {
-            peer: Peer { address, address_value, trusted },
-            local,
+        let terms = Terms { has_proxy_header: false, tls: None, http2: true };
+        spawn(async move {
+            let opening = Opening { exchange: &exchange, phase: &self.phase };
+            if let Some(opened) = opening.open(stream, &terms).await {
+                self.converse(opened, (exchange, guest), (peer, local), &config).await;
+            }
+        });
+    }
+
+    /// Who a connection is from; `None` never happens, as an address is a sound header value.
+    fn peer(&self, address: SocketAddr, config: &Config) -> Option<Peer> {
+        let address = address.ip().to_canonical();
+        let trusted = config.listen.trusted_proxies.iter().any(|net| net.contains(&address));
+        let address_value = HeaderValue::try_from(address.to_string()).ok()?;
+        Some(Peer { address, address_value, trusted, is_secure: false, certificate: None })
+    }
+
+    /// Serves the HTTP of a connection whose first bytes have been read.
+    async fn converse(
+        self: Rc<Self>,
+        opened: Opened,
+        (exchange, guest): (Rc<Exchange>, Rc<Guest>),
+        (peer, local): (Peer, HeaderValue),
+        config: &Config,
+    ) {
+        let Opened { transport, early, is_http2, .. } = opened;
+        let scratch = self.supplies.scratch.clone();
+        let socket = ClientSocket::new(transport, early, scratch, exchange.clone());
+        let tunnel = TunnelSeat::default();
+        let tunnels = Span::from_duration(config.drain.tunnels);
+        let connection = ClientConnection {
             socket: socket.clone(),
             exchange: exchange.clone(),
             tunnel: tunnel.clone(),
-        });
-        let tunnels = Span::from_duration(config.drain.tunnels);
-        let phase = self.phase.clone();
-        let connection = ClientConnection { socket, exchange, tunnel, phase, tunnels };
-        let builder = serve::builder(config);
-        spawn(async move {
-            let service = service_fn(|request| {
-                self.proxy.clone().handle(client.clone(), request).map(Ok::<_, Infallible>)
-            });
-            connection.run(&builder, service).await;
+            phase: self.phase.clone(),
+            tunnels,
+        };
+        if is_http2 {
+            let handle = move |seat: StreamSeat, request| {
+                let StreamSeat { exchange, tunnel } = seat;
+                let (peer, local) = (peer.clone(), local.clone());
+                let client = Client { peer, local, socket: None, exchange, tunnel };
+                self.proxy.clone().handle(Rc::new(client), request)
+            };
+            // Boxed: HTTP/1 need not hold the room for it.
+            Box::pin(connection.run_http2(&http2::builder(config), handle, guest)).await;
+        } else {
+            let client = Rc::new(Client { peer, local, socket: Some(socket), exchange, tunnel });
+            let handle = |request| self.proxy.clone().handle(client.clone(), request);
+            connection.run_http1(&http1::builder(config), handle).await;
             drop(guest);
-        });
+        }
     }
 }
 

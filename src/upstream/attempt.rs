@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, request};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, Request, Response, request};
 use tokio::time::Instant;
 
 use crate::config::Retry;
@@ -16,15 +15,17 @@ use crate::config::values::HeaderCase;
 use crate::error::{PathFault, ProxyError};
 use crate::tick::Deadline;
 use crate::upstream::admit::{Admittable, Failed};
-use crate::upstream::conn::{Connection, SendError};
+use crate::upstream::conn::Connection;
 use crate::upstream::path::Path;
 use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::retry::{Progress, may_fail_over, may_retry};
 use crate::upstream::standing::Tried;
+use crate::upstream::unsent::SendError;
 use crate::upstream::visit::Visit;
 use crate::upstream::wait::{blame, within};
 use crate::vocab::Resend;
 use crate::wire::exchange::Exchange;
+use crate::wire::inflow::Inflow;
 use crate::wire::upload::{Replay, RequestBody};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -51,7 +52,7 @@ impl Admittable for Outbound {
 #[derive(Debug)]
 pub struct Inbound {
     /// The response.
-    pub response: Response<Incoming>,
+    pub response: Response<Inflow>,
     /// Its connection.
     pub lease: Lease,
     /// Its place among the requests of its endpoint.
@@ -61,9 +62,8 @@ pub struct Inbound {
 /// Sends a request to one endpoint, and where that fails and it is safe, to others.
 ///
 /// A pooled connection that the backend closed while the request was on its way to it is nobody's
-/// fault: the request moves on to another connection, without a charge to the path or the budget. If
-/// nothing was sent it moves on for as long as the pool lasts; otherwise once, to a new connection, and
-/// only if its method is safe.
+/// fault: the request moves on to a new connection, once, without a charge to the path or the budget, if
+/// it was not processed or its method is safe.
 ///
 /// Bounded in its size too: this future lies in each connection's memory, idle ones included.
 #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
@@ -75,6 +75,7 @@ pub fn attempt(
         let Outbound { mut request, exchange } = outbound;
         path.retries.deposit(path.plan.retry.budget, path.ticks.now());
         let cells = exchange.shard.sides.get(path.side);
+        let methods = &path.plan.retry.methods;
         let mut tried = Tried::default();
         let mut was_stale = false;
         loop {
@@ -92,7 +93,8 @@ pub fn attempt(
                 if lease.is_last() && !request.headers().contains_key(CONNECTION) {
                     request.headers_mut().insert(CONNECTION, CLOSE);
                 }
-                let spare = Spare::of(&mut request, &path.plan.retry, path.plan.header_case);
+                let (case, is_shared) = (path.plan.dialect.case, lease.connection().is_shared());
+                let spare = Spare::of(&mut request, &path.plan.retry, (case, is_shared));
                 exchange.await_path(path.plan.response);
                 let sent_at = visit.sent();
                 let mut sending = pin!(lease.connection().send(request));
@@ -107,27 +109,15 @@ pub fn attempt(
                         }
                         return Ok(Inbound { response, lease, visit });
                     }
-                    Ok(Err(SendError::NotSent(unsent))) if is_fresh => {
-                        break Failure::unsent(ProxyError::Path(PathFault::Reset), *unsent);
-                    }
-                    Ok(Err(SendError::NotSent(unsent))) => {
+                    Ok(Err(error)) => {
+                        let lost = Lost { is_fresh, is_shared, has_moved: was_stale, sent_at };
+                        let failure = failure(error, spare, lease.connection(), &exchange);
+                        request = match lost.moves_on(failure, |method| methods.has(method)) {
+                            Ok(again) => again,
+                            Err(failure) => break failure,
+                        };
                         cells.stale.add(1);
-                        request = reopened(*unsent);
-                    }
-                    Ok(Err(SendError::Failed(fault))) => {
-                        let error = blame(&exchange, fault);
-                        let is_stale = !is_fresh
-                            && error == ProxyError::Path(PathFault::Reset)
-                            && sent_at.elapsed() < STALE_WITHIN;
-                        let failure = Failure::sent(error, spare, lease.connection());
-                        match failure.request {
-                            Again::Request(again) if is_stale && !was_stale => {
-                                cells.stale.add(1);
-                                was_stale = true;
-                                request = *again;
-                            }
-                            again => break Failure { request: again, is_stale, ..failure },
-                        }
+                        was_stale = true;
                     }
                     Err(error) => break Failure::sent(error, spare, lease.connection()),
                 }
@@ -241,6 +231,61 @@ fn reopened(mut request: Request<RequestBody>) -> Request<RequestBody> {
     request
 }
 
+/// A request that a connection did not answer.
+struct Lost {
+    is_fresh: bool,
+    is_shared: bool,
+    has_moved: bool,
+    sent_at: Instant,
+}
+
+impl Lost {
+    /// A connection that was on its way out is nobody's fault: what it carried moves on to a new one, once,
+    /// if it surely was not processed or is safe to send again.
+    fn moves_on(
+        self,
+        failure: Failure,
+        is_safe: impl Fn(&Method) -> bool,
+    ) -> Result<Request<RequestBody>, Failure> {
+        let is_reset = failure.error == ProxyError::Path(PathFault::Reset);
+        let may_be_on_its_way_out = !self.is_fresh || self.is_shared;
+        if !is_reset || self.has_moved || !may_be_on_its_way_out {
+            return Err(failure);
+        }
+        let is_stale = self.sent_at.elapsed() < STALE_WITHIN;
+        match (failure.progress, failure.request) {
+            (Progress::NotSent, Again::Request(again)) => Ok(*again),
+            (Progress::MayBeProcessed, Again::Request(again))
+                if is_stale && is_safe(again.method()) =>
+            {
+                Ok(*again)
+            }
+            (progress, request) => {
+                let is_stale = is_stale && progress == Progress::MayBeProcessed;
+                Err(Failure { request, is_stale, ..failure })
+            }
+        }
+    }
+}
+
+/// What a request failed of that was sent and got no head.
+fn failure(
+    error: SendError,
+    spare: Option<Spare>,
+    connection: &Connection,
+    exchange: &Exchange,
+) -> Failure {
+    let reset = ProxyError::Path(PathFault::Reset);
+    match error {
+        SendError::NotSent(unsent) => Failure::unsent(reset, *unsent),
+        SendError::Unprocessed => {
+            let failure = Failure::sent(reset, spare, connection);
+            Failure { progress: Progress::NotSent, ..failure }
+        }
+        SendError::Failed(fault) => Failure::sent(blame(exchange, fault), spare, connection),
+    }
+}
+
 /// A request that failed at one endpoint.
 struct Failure {
     error: ProxyError,
@@ -280,14 +325,20 @@ struct Spare {
 }
 
 impl Spare {
-    fn of(request: &mut Request<RequestBody>, retry: &Retry, case: HeaderCase) -> Option<Self> {
-        if !retry.methods.has(request.method()) {
+    /// `is_shared`: its connection keeps no heads, and may say that it has not processed a request, which
+    /// may then be sent again whatever its method is.
+    fn of(
+        request: &mut Request<RequestBody>,
+        retry: &Retry,
+        (case, is_shared): (HeaderCase, bool),
+    ) -> Option<Self> {
+        if !is_shared && !retry.methods.has(request.method()) {
             return None;
         }
         let replay = request.body_mut().keep(retry.buffer);
         let head = match case {
-            HeaderCase::Title | HeaderCase::Lower => None,
-            HeaderCase::Preserve => {
+            HeaderCase::Title | HeaderCase::Lower if !is_shared => None,
+            HeaderCase::Title | HeaderCase::Lower | HeaderCase::Preserve => {
                 let mut copy = Request::new(());
                 copy.method_mut().clone_from(request.method());
                 copy.uri_mut().clone_from(request.uri());

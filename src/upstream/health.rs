@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::HealthConfig;
 use crate::error::is_out_of_resources;
 use crate::ids::Ids;
-use crate::upstream::conn::dial;
+use crate::upstream::dial::dial;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::fleet::Fleet;
 use crate::upstream::standing::Health;

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::values::{Balance, HeaderCase};
+use crate::config::values::Balance;
 use crate::config::{Config, Failover, Retry};
 use crate::tick::Span;
+use crate::upstream::conn::Dialect;
 use crate::upstream::eject::EjectRules;
 use crate::upstream::endpoint::Member;
 use crate::upstream::fleet::FleetRules;
@@ -26,8 +27,8 @@ pub struct Plan {
     pub retry: Retry,
     /// Whether the other path steps in.
     pub failover: Failover,
-    /// How header names are written.
-    pub header_case: HeaderCase,
+    /// How its endpoints are spoken to.
+    pub dialect: Dialect,
     /// Connections kept warm for each worker and endpoint.
     pub min_idle: usize,
     /// Requests at once; 0 is unlimited.
@@ -77,7 +78,7 @@ impl Plan {
             },
             retry,
             failover,
-            header_case: config.header_case,
+            dialect: Dialect { case: config.header_case, knows_http2: false },
             min_idle: config.min_idle.min(config.pool_idle.div_ceil(workers.max(1))),
             max_in_flight: config.max_in_flight,
             queue_depth: config.queue_depth,

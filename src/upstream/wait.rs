@@ -28,7 +28,11 @@ fn client_error(fault: ClientFault) -> ProxyError {
         | ClientFault::BodyCut
         | ClientFault::MethodRefused
         | ClientFault::Loop
-        | ClientFault::Abort => "The request body is broken or incomplete.",
+        | ClientFault::Abort
+        | ClientFault::ProxyHeader
+        | ClientFault::TlsHandshake
+        | ClientFault::Http2Protocol
+        | ClientFault::Http2Flood => "The request body is broken or incomplete.",
     };
     ProxyError::Client(fault, sentence)
 }

@@ -3,9 +3,7 @@
 //! Holds no more than one piece: what the client does not take is not read. It owns what must last
 //! until its end (the upstream connection, the admission slot, the record) as its `Tail`.
 
-use std::error::Error;
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,11 +11,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::error::{ClientFault, PathFault};
 use crate::tick::{Deadline, Span};
 use crate::wire::exchange::Exchange;
+use crate::wire::inflow::Inflow;
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +64,7 @@ pub enum Source {
         /// A piece that was read of it already.
         first: Option<Bytes>,
         /// The rest.
-        body: Incoming,
+        body: Inflow,
         /// For how long it may stop.
         idle: Span,
     },
@@ -74,19 +72,6 @@ pub enum Source {
     Trailers(Box<HeaderMap>),
     /// A body that broke at once.
     Failed(PathFault),
-}
-
-/// The fault that a broken response is.
-#[must_use]
-pub fn fault(error: &hyper::Error) -> PathFault {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    match cause.map(io::Error::kind) {
-        // What hyper's decoder says of broken chunks.
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => PathFault::Protocol,
-        Some(_) => PathFault::Reset,
-        None if error.is_parse() || error.is_user() => PathFault::Protocol,
-        None => PathFault::Reset,
-    }
 }
 
 impl fmt::Debug for Source {
@@ -197,7 +182,7 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => this.fail(fault(&error)),
+            Poll::Ready(Some(Err(error))) => this.fail(error.path_fault()),
             Poll::Ready(None) => {
                 this.end(End::Complete);
                 Poll::Ready(None)

@@ -15,6 +15,9 @@ use crate::wire::present::{Field, Present};
 /// A refusal: what kind of fault, and the sentence that the client reads.
 pub type Refused = (ClientFault, &'static str);
 
+/// The one protocol that an extended CONNECT may ask for.
+pub const WEBSOCKET: &str = "websocket";
+
 /// How often a request may have passed a cutover proxy before it counts as going in circles.
 pub const VIA_HOPS_MAX: usize = 8;
 
@@ -36,8 +39,10 @@ pub struct Request<'a> {
     pub method: &'a Method,
     /// Target, as received.
     pub uri: &'a Uri,
-    /// HTTP/1.0 or HTTP/1.1.
+    /// HTTP/1.0, HTTP/1.1 or HTTP/2.
     pub version: Version,
+    /// The protocol of an extended CONNECT (RFC 8441 section 4).
+    pub protocol: Option<&'a str>,
     /// Header fields.
     pub headers: &'a HeaderMap,
     /// Which of those that mean something are there.
@@ -60,7 +65,7 @@ pub enum Checked {
 pub fn check(request: &Request<'_>, facts: Facts) -> Result<Checked, Refused> {
     fields(request, facts.header_count_max)?;
     framing(request, facts)?;
-    target(request.method, request.uri)?;
+    target(request)?;
     host(request)?;
     circles(request)?;
     max_forwards(request)
@@ -127,8 +132,9 @@ fn decimal(value: &[u8]) -> Option<u64> {
 }
 
 /// RFC 9112 section 3.2: the four forms of a target, and which method takes which.
-fn target(method: &Method, uri: &Uri) -> Result<(), Refused> {
-    if method == Method::CONNECT {
+fn target(request: &Request<'_>) -> Result<(), Refused> {
+    let Request { method, uri, .. } = *request;
+    if method == Method::CONNECT && request.protocol != Some(WEBSOCKET) {
         // A reverse proxy dials nothing that a client names.
         return Err((ClientFault::MethodRefused, "CONNECT is not served here."));
     }
@@ -147,6 +153,14 @@ fn target(method: &Method, uri: &Uri) -> Result<(), Refused> {
     if !(scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")) {
         return Err(bad("The target's scheme is not http or https."));
     }
+    if request.version == Version::HTTP_2 {
+        // RFC 9113 section 8.3.1; in an absolute form an empty path is one.
+        return match uri.path() {
+            "*" if method == Method::OPTIONS => Ok(()),
+            path if path.starts_with('/') => Ok(()),
+            _ => Err(bad("The path does not begin with / (RFC 9113 8.3.1).")),
+        };
+    }
     Ok(())
 }
 
@@ -159,6 +173,18 @@ fn host(request: &Request<'_>) -> Result<(), Refused> {
     }
     let mut hosts = request.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
+        (Some(host), None) if request.version == Version::HTTP_2 => {
+            let authority = request.uri.authority().map(authority_bytes);
+            match authority.is_none_or(|authority| authority.eq_ignore_ascii_case(host.as_bytes()))
+            {
+                true if is_host(host.as_bytes()) => Ok(()),
+                true => Err(bad("Host is not a host and port (RFC 9112 3.2).")),
+                false => Err(bad("Host is another than the authority (RFC 9113 8.3.1).")),
+            }
+        }
+        (None, _) if request.version == Version::HTTP_2 && request.uri.authority().is_none() => {
+            Err(bad("Neither an authority nor Host (RFC 9113 8.3.1)."))
+        }
         (Some(_), Some(_)) => Err(bad("More than one Host (RFC 9112 3.2).")),
         (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
         (Some(_), None) => Err(bad("Host is not a host and port (RFC 9112 3.2).")),
@@ -232,6 +258,7 @@ mod tests {
                 method: &method,
                 uri: &uri,
                 version,
+                protocol: None,
                 headers: &headers,
                 present: Present::of(&headers),
             },

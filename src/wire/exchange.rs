@@ -28,6 +28,16 @@ pub enum Stage {
     Replied,
     /// HTTP is over: bytes pass as they are.
     Tunnel,
+    /// HTTP/2, whose streams have exchanges of their own.
+    Multiplexed,
+}
+
+impl Stage {
+    /// Whether the bytes of the connection are none of HTTP/1.
+    #[must_use]
+    pub const fn is_opaque(self) -> bool {
+        matches!(self, Self::Tunnel | Self::Multiplexed)
+    }
 }
 
 /// How far a request's body has come.
@@ -68,6 +78,8 @@ pub struct Exchange {
     response_limit: Cell<Span>,
     request_bytes: Cell<u64>,
     routed: Cell<Routed>,
+    // It carries one message: no other follows it.
+    is_stream: bool,
 }
 
 impl Exchange {
@@ -86,6 +98,7 @@ impl Exchange {
             response_limit: Cell::new(Span::default()),
             request_bytes: Cell::new(0),
             routed: Cell::default(),
+            is_stream: false,
         }
     }
 
@@ -101,12 +114,31 @@ impl Exchange {
         self.stage.get()
     }
 
+    /// What comes before a connection's HTTP has as long as a head.
+    pub fn handshake_begins(&self) {
+        self.timer.arm(Deadline::Client, self.limits.head);
+    }
+
+    /// The next byte may be a request's first.
+    pub fn handshake_ends(&self) {
+        self.timer.arm(Deadline::Client, self.limits.idle);
+    }
+
+    /// The state of one of its HTTP/2 streams.
+    #[must_use]
+    pub fn stream(&self) -> Self {
+        let timer = self.timer.sibling();
+        let new = Self::new(timer, self.shard.clone(), self.ids.clone(), self.limits);
+        new.begin(Upload::Complete);
+        Self { is_stream: true, ..new }
+    }
+
     /// Bytes came in while no message was under way: a head has begun. Returns whether it had not.
     pub fn head_begins(&self) -> bool {
         let begins = match self.stage.get() {
             Stage::Fresh => true,
             Stage::Replied => self.upload.get() == Upload::Complete,
-            Stage::Head | Stage::Busy | Stage::Tunnel => false,
+            Stage::Head | Stage::Busy | Stage::Tunnel | Stage::Multiplexed => false,
         };
         if begins {
             self.stage.set(Stage::Head);
@@ -128,9 +160,13 @@ impl Exchange {
 
     /// The reply was handed over whole.
     pub fn end(&self) {
-        self.stage.set(Stage::Replied);
         self.timer.disarm(Deadline::Upstream);
         self.timer.disarm(Deadline::Exchange);
+        if self.is_stream {
+            // What is not written yet is still waited for.
+            return;
+        }
+        self.stage.set(Stage::Replied);
         self.timer.disarm(Deadline::Watch);
         self.timer.arm(Deadline::Client, self.limits.idle);
     }
@@ -141,6 +177,17 @@ impl Exchange {
         for deadline in Deadline::ALL {
             self.timer.disarm(deadline);
         }
+    }
+
+    /// The connection speaks HTTP/2. Its deadline is armed as if no stream were open.
+    pub fn enter_http2(&self) {
+        self.stage.set(Stage::Multiplexed);
+        self.timer.arm(Deadline::Client, self.limits.idle);
+    }
+
+    /// Whether any stream is open has changed: between streams the idle limit runs.
+    pub fn has_streams(&self, open: bool) {
+        self.timer.arm(Deadline::Client, if open { Span::default() } else { self.limits.idle });
     }
 
     /// Records the client's fault, once an exchange, and counts it.
@@ -155,6 +202,12 @@ impl Exchange {
     #[must_use]
     pub fn fault(&self) -> Option<ClientFault> {
         self.fault.get()
+    }
+
+    /// Whether the path waits for more of the request's body.
+    #[must_use]
+    pub fn awaits_upload(&self) -> bool {
+        self.timer.is_armed(Deadline::Upload)
     }
 
     /// Whether the request's body is still to come.
@@ -239,15 +292,28 @@ impl Exchange {
 
     /// The client does not take more of the reply for now.
     pub fn write_stalls(&self) {
-        if self.stage.get() == Stage::Busy && !self.timer.is_armed(Deadline::Client) {
-            self.timer.arm(Deadline::Client, self.limits.body_idle);
+        if let Some(deadline) = self.write_deadline()
+            && !self.timer.is_armed(deadline)
+        {
+            self.timer.arm(deadline, self.limits.body_idle);
         }
     }
 
     /// The client took some of the reply.
     pub fn write_progress(&self) {
-        if self.stage.get() == Stage::Busy && self.timer.is_armed(Deadline::Client) {
-            self.timer.disarm(Deadline::Client);
+        if let Some(deadline) = self.write_deadline()
+            && self.timer.is_armed(deadline)
+        {
+            self.timer.disarm(deadline);
+        }
+    }
+
+    /// Between the streams of an HTTP/2 connection another limit of the client runs.
+    fn write_deadline(&self) -> Option<Deadline> {
+        match self.stage.get() {
+            Stage::Busy => Some(Deadline::Client),
+            Stage::Multiplexed => Some(Deadline::Watch),
+            Stage::Fresh | Stage::Head | Stage::Replied | Stage::Tunnel => None,
         }
     }
 }

@@ -13,6 +13,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// The peer of a connection, with the header values that are made once for it.
 #[derive(Clone, Debug)]
@@ -23,6 +24,10 @@ pub struct Peer {
     pub address_value: HeaderValue,
     /// Whether its Forwarded family is believed.
     pub trusted: bool,
+    /// Whether it came through TLS.
+    pub is_secure: bool,
+    /// The certificate that it presented, as a header value (RFC 9440 section 2.1).
+    pub certificate: Option<HeaderValue>,
 }
 
 /// The Forwarded family: from a trusted proxy it is extended (RFC 7239 section 5.2 and the custom
@@ -38,13 +43,13 @@ pub fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, present: Present) {
     let kept = present.has(Field::Forwarded) && peer.trusted;
     if kept
         && headers.contains_key(FORWARDED)
-        && let Ok(element) = HeaderValue::from_str(&forwarded_element(peer.address))
+        && let Ok(element) = HeaderValue::from_str(&forwarded_element(peer))
     {
         headers.append(FORWARDED, element);
     }
     headers.append(X_FORWARDED_FOR, peer.address_value.clone());
     if !(kept && headers.contains_key(X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HTTP);
+        headers.insert(X_FORWARDED_PROTO, if peer.is_secure { HTTPS } else { HTTP });
     }
     if !(kept && headers.contains_key(X_FORWARDED_HOST))
         && let Some(host) = headers.get(HOST).cloned()
@@ -54,10 +59,11 @@ pub fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, present: Present) {
 }
 
 /// RFC 7239 section 6: an IPv6 address is quoted and bracketed.
-fn forwarded_element(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => format!("for={address};proto=http"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\";proto=http"),
+fn forwarded_element(peer: &Peer) -> String {
+    let scheme = if peer.is_secure { "https" } else { "http" };
+    match peer.address {
+        IpAddr::V4(address) => format!("for={address};proto={scheme}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\";proto={scheme}"),
     }
 }
 
@@ -112,6 +118,8 @@ pub(crate) mod tests {
             address: Ipv4Addr::new(192, 0, 2, 1).into(),
             address_value: HeaderValue::from_static("192.0.2.1"),
             trusted,
+            is_secure: false,
+            certificate: None,
         }
     }
 

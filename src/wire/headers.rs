@@ -4,7 +4,7 @@
 //! added after the client's `Connection` list was obeyed, so that a client can't have them removed.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, MAX_FORWARDS, PROXY_AUTHORIZATION, TE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, MAX_FORWARDS, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -13,6 +13,8 @@ use crate::wire::forwarded::{Peer, set_forwarded};
 use crate::wire::present::{Field, Present};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -21,6 +23,7 @@ pub const X_CUTOVER_PATH: HeaderName = HeaderName::from_static("x-cutover-path")
 
 const OWN_PREFIX: &str = "x-cutover-";
 const VIA_11: HeaderValue = HeaderValue::from_static("1.1 cutover");
+const VIA_20: HeaderValue = HeaderValue::from_static("2.0 cutover");
 const VIA_10: HeaderValue = HeaderValue::from_static("1.0 cutover");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
@@ -38,9 +41,10 @@ pub struct Origin<'a> {
     pub authority: Option<&'a str>,
     /// Host for a HTTP/1.0 request that has none: the address that the client reached.
     pub local: &'a HeaderValue,
-    /// The fields that the head has. That it has a transfer coding means that the body's length is
-    /// unknown.
+    /// The fields that the head has.
     pub present: Present,
+    /// Whether there is a body whose length is unknown.
+    pub is_chunked: bool,
 }
 
 /// The protocol that a request asks to switch to, if the proxy would carry it
@@ -76,7 +80,7 @@ pub fn clean_request(
     strip_hop_by_hop(headers, present);
     strip_spoofs(headers, present);
     set_host(headers, origin);
-    if present.has(Field::TransferEncoding) {
+    if origin.is_chunked {
         // RFC 9112 section 6.1: a body of unknown length goes on as chunked, with any method.
         headers.remove(CONTENT_LENGTH);
         headers.insert(TRANSFER_ENCODING, CHUNKED);
@@ -90,11 +94,23 @@ pub fn clean_request(
         headers.insert(UPGRADE, protocol);
         headers.append(CONNECTION, CONNECTION_UPGRADE);
     }
+    if origin.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
     lower_max_forwards(method, headers);
+    if let Some(certificate) = &origin.peer.certificate {
+        headers.insert(CLIENT_CERT, certificate.clone());
+    }
     set_forwarded(headers, origin.peer, present);
     // RFC 9110 section 7.6.3: a gateway MUST append its hop.
-    let hop = if origin.version == Version::HTTP_10 { VIA_10 } else { VIA_11 };
-    headers.append(VIA, hop);
+    headers.append(
+        VIA,
+        match origin.version {
+            Version::HTTP_10 => VIA_10,
+            Version::HTTP_2 => VIA_20,
+            _ => VIA_11,
+        },
+    );
 }
 
 /// A response with a transfer coding other than one `chunked`. It would be lost with the framing that
@@ -167,7 +183,7 @@ fn is_persistence(token: &[u8]) -> bool {
     token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive")
 }
 
-/// What a client may not say to a backend: own markers, `Proxy` (CGI turns it into HTTP_PROXY:
+/// What a client may not say to a backend: own markers, a certificate (RFC 9440 section 2.4), `Proxy` (CGI turns it into HTTP_PROXY:
 /// CVE-2016-5385), credentials meant for a proxy, and Expect, which the proxy answers itself.
 fn strip_spoofs(headers: &mut HeaderMap, present: Present) {
     if present.has(Field::Own) {
@@ -183,6 +199,20 @@ fn strip_spoofs(headers: &mut HeaderMap, present: Present) {
     }
     if present.has(Field::Expect) {
         headers.remove(EXPECT);
+    }
+    if present.has(Field::ClientCert) {
+        headers.remove(CLIENT_CERT);
+        headers.remove(CLIENT_CERT_CHAIN);
+    }
+}
+
+/// RFC 9113 section 8.2.3: HTTP/2 may split a cookie into crumbs, HTTP/1.1 knows one line.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
     }
 }
 
@@ -242,6 +272,7 @@ mod tests {
             authority: None,
             local: &HeaderValue::from_static("local:80"),
             present,
+            is_chunked: chunked,
         };
         clean_request(&Method::OPTIONS, &mut headers, upgrade, &origin);
         let own = ["via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "host"];

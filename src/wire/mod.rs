@@ -2,14 +2,20 @@
 
 pub mod body;
 pub mod check;
+pub mod date;
+pub mod duplex;
 pub mod exchange;
 pub mod forwarded;
 pub mod headers;
 pub mod host;
+pub mod inflow;
+pub mod outflow;
 pub mod present;
 pub mod scan;
 pub mod sent;
 pub mod socket;
 pub mod trace;
+pub mod translate;
+pub mod transport;
 pub mod upgrade;
 pub mod upload;

@@ -38,6 +38,8 @@ pub enum Field {
     Traceparent,
     /// A framing field spelt with an underscore.
     Misspelt,
+    /// `Client-Cert`, `Client-Cert-Chain`.
+    ClientCert,
 }
 
 /// A set of [`Field`]s.
@@ -80,12 +82,14 @@ fn field(name: &str) -> Option<Field> {
             _ => return None,
         },
         11 if name == "traceparent" => Field::Traceparent,
+        11 if name == "client-cert" => Field::ClientCert,
         12 if name == "x-request-id" => Field::RequestId,
         14 if name == "content-length" => Field::ContentLength,
         14 if name == "content_length" => Field::Misspelt,
         16 if name == "proxy-connection" => Field::Proxy,
         17 if name == "transfer-encoding" => Field::TransferEncoding,
         17 if name == "transfer_encoding" => Field::Misspelt,
+        17 if name == "client-cert-chain" => Field::ClientCert,
         19 if name == "proxy-authorization" => Field::Proxy,
         _ if name.starts_with("x-forwarded-") => Field::Forwarded,
         _ if name.starts_with("x-cutover-") => Field::Own,
@@ -123,6 +127,8 @@ mod tests {
             ("content_length", Some(Field::Misspelt)),
             ("transfer-encoding", Some(Field::TransferEncoding)),
             ("transfer_encoding", Some(Field::Misspelt)),
+            ("client-cert", Some(Field::ClientCert)),
+            ("client-cert-chain", Some(Field::ClientCert)),
             ("x-cutover-shadow", Some(Field::Own)),
             ("cookie", None),
             ("accept", None),

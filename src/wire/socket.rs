@@ -1,4 +1,4 @@
-//! A TCP socket in hyper's hands: small writes joined, and on the client's side watched.
+//! A connection in the hands of an HTTP codec: small writes joined, and on the client's side watched.
 //!
 //! hyper writes a head and its body as two pieces by `writev`; up to 4 KiB are cheaper copied into
 //! one `send`. On the client's side the socket also sees when a head begins (its deadline), reads
@@ -10,16 +10,17 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
+use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::error::{ClientFault, ProxyError, Refusal};
 use crate::wire::exchange::{Exchange, Stage};
 use crate::wire::scan::{HeadScan, LineFault};
 use crate::wire::sent::SentHead;
+use crate::wire::transport::Transport;
 
 /// Up to this size the pieces of a write are joined.
 const JOIN_MAX: usize = 4096;
@@ -35,9 +36,9 @@ pub fn scratch() -> Scratch {
 
 // === impl JoinedStream ===
 
-/// A TCP stream whose small vectored writes go out as one.
+/// A connection whose small vectored writes go out as one.
 pub struct JoinedStream {
-    stream: TcpStream,
+    stream: Transport,
     scratch: Scratch,
     // Towards a backend: keeps the head of each request that goes out.
     sent: Option<Rc<SentHead>>,
@@ -52,7 +53,7 @@ impl fmt::Debug for JoinedStream {
 impl JoinedStream {
     /// Wraps `stream`; `sent` keeps the heads of the requests that go out on it, if any do.
     #[must_use]
-    pub fn new(stream: TcpStream, scratch: Scratch, sent: Option<Rc<SentHead>>) -> Self {
+    pub fn new(stream: Transport, scratch: Scratch, sent: Option<Rc<SentHead>>) -> Self {
         Self { stream, scratch, sent }
     }
 
@@ -123,6 +124,8 @@ impl AsyncWrite for JoinedStream {
 #[derive(Debug)]
 pub struct ClientSocket {
     stream: RefCell<JoinedStream>,
+    // What was read to learn what the client speaks, for whoever speaks it with him.
+    early: RefCell<Bytes>,
     scan: RefCell<HeadScan>,
     exchange: Rc<Exchange>,
     refused: Cell<bool>,
@@ -140,11 +143,17 @@ pub enum Presence {
 }
 
 impl ClientSocket {
-    /// The socket of a connection whose state is `exchange`.
+    /// The socket of a connection whose state is `exchange`, of which `early` was read already.
     #[must_use]
-    pub fn new(stream: TcpStream, scratch: Scratch, exchange: Rc<Exchange>) -> Rc<Self> {
+    pub fn new(
+        stream: Transport,
+        early: Bytes,
+        scratch: Scratch,
+        exchange: Rc<Exchange>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             stream: RefCell::new(JoinedStream::new(stream, scratch, None)),
+            early: RefCell::new(early),
             scan: RefCell::default(),
             exchange,
             refused: Cell::new(false),
@@ -174,7 +183,7 @@ impl ClientSocket {
     pub fn presence(&self, cx: &mut Context<'_>) -> Presence {
         let mut byte = [0];
         let mut buf = ReadBuf::new(&mut byte);
-        match self.stream.borrow().stream.poll_peek(cx, &mut buf) {
+        match self.stream.borrow().stream.socket().poll_peek(cx, &mut buf) {
             Poll::Pending => Presence::Waiting,
             Poll::Ready(Ok(_)) => Presence::Silent,
             Poll::Ready(Err(_)) => Presence::Gone,
@@ -184,20 +193,31 @@ impl ClientSocket {
     /// Whether the kernel has seen the connection break, for a client that reads nothing new.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        !matches!(self.stream.borrow().stream.take_error(), Ok(None))
+        !matches!(self.stream.borrow().stream.socket().take_error(), Ok(None))
     }
 
     /// Whether bytes wait to be read: a request that came just before its connection would close.
     #[must_use]
     pub fn has_bytes(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        SockRef::from(&self.stream.borrow().stream).peek(&mut byte).is_ok_and(|read| read > 0)
+        let stream = self.stream.borrow();
+        SockRef::from(stream.stream.socket()).peek(&mut byte).is_ok_and(|read| read > 0)
     }
 
     /// Says that nothing more will be written.
     pub fn close_write(&self) {
+        let mut cx = Context::from_waker(Waker::noop());
         // A socket that is gone already has nothing to say it to.
-        let _ = SockRef::from(&self.stream.borrow().stream).shutdown(std::net::Shutdown::Write);
+        let _ = Pin::new(&mut self.stream.borrow_mut().stream).poll_shutdown(&mut cx);
+    }
+
+    /// Fills `buf` with what was read before anyone knew what the client speaks.
+    fn take_early(&self, buf: &mut ReadBuf<'_>) -> bool {
+        let mut early = self.early.borrow_mut();
+        let length = early.len().min(buf.remaining());
+        buf.put_slice(&early[..length]);
+        early.advance(length);
+        length > 0
     }
 
     /// Writes a refusal as far as the socket takes it at once. The connection ends after it.
@@ -205,9 +225,12 @@ impl ClientSocket {
         let bytes = refusal.to_bytes(&self.exchange.ids.request_id());
         self.refused.set(true);
         self.exchange.shard.refused.count(refusal.status.as_u16());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut stream = self.stream.borrow_mut();
         // A fresh socket's buffer takes some hundred bytes; where it does not, the client is not
         // reading, and no refusal would reach it.
-        let _ = self.stream.borrow().stream.try_write(&bytes);
+        let _ = Pin::new(&mut stream.stream).poll_write(&mut cx, &bytes);
+        let _ = Pin::new(&mut stream.stream).poll_flush(&mut cx);
     }
 
     /// Replaces the bare reply that hyper makes when it refuses a head by itself.
@@ -247,9 +270,11 @@ impl AsyncRead for ClientStream {
     ) -> Poll<io::Result<()>> {
         let socket = &*self.0;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut socket.stream.borrow_mut().stream).poll_read(cx, buf))?;
+        if !socket.take_early(buf) {
+            ready!(Pin::new(&mut socket.stream.borrow_mut().stream).poll_read(cx, buf))?;
+        }
         let came = &buf.filled()[before..];
-        if !came.is_empty() && socket.exchange.stage() != Stage::Tunnel {
+        if !came.is_empty() && !socket.exchange.stage().is_opaque() {
             let mut scan = socket.scan.borrow_mut();
             if socket.exchange.head_begins() {
                 scan.expect_head();
@@ -299,14 +324,16 @@ impl AsyncWrite for ClientStream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.stream.borrow_mut().stream).poll_flush(cx)
     }
 
     /// hyper shuts down what is about to be closed anyway: a system call for nothing. The
-    /// half-close of a tunnel is meant.
+    /// half-close of a tunnel is meant, and so is the end of TLS: without its alert a reply that ends
+    /// with its connection could not be told from one that was cut (RFC 8446 section 6.1).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.exchange.stage() != Stage::Tunnel {
+        let is_meant = self.0.exchange.stage().is_opaque();
+        if !is_meant && matches!(self.0.stream.borrow().stream, Transport::Plain(_)) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)

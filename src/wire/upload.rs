@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::error::ClientFault;
 use crate::wire::body::BodyError;
 use crate::wire::exchange::Exchange;
+use crate::wire::inflow::Inflow;
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
@@ -36,7 +36,7 @@ const ALL: usize = usize::MAX;
 
 /// The body as it comes from the client.
 struct Upload {
-    source: Option<Incoming>,
+    source: Option<Inflow>,
     exchange: Rc<Exchange>,
     left: u64,
 }
@@ -84,7 +84,7 @@ impl fmt::Debug for Replay {
 impl RequestBody {
     /// The body `source`, of which `bytes_max` may come.
     #[must_use]
-    pub fn new(source: Incoming, exchange: Rc<Exchange>, bytes_max: u64) -> Self {
+    pub fn new(source: Inflow, exchange: Rc<Exchange>, bytes_max: u64) -> Self {
         if source.is_end_stream() {
             return Self(Feed::Empty);
         }
@@ -212,8 +212,8 @@ impl Upload {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            // Broken chunks, or an end before the announced length: never the path's fault.
-            Poll::Ready(Some(Err(_))) => self.fail(ClientFault::BodyCut),
+            // Never the path's fault.
+            Poll::Ready(Some(Err(error))) => self.fail(error.client_fault()),
             Poll::Ready(None) => {
                 self.end();
                 Poll::Ready(None)

@@ -1,22 +1,23 @@
-//! One client connection: HTTP/1.1 until its end, its idle and head timeouts, its tunnel, its drain.
+//! One client connection that speaks HTTP/1: until its end, with its idle and head timeouts, its
+//! tunnel, its drain.
 //!
 //! hyper parses and frames; what it does not do is here. It has no idle timeout between requests
 //! (hyper#3685) and its graceful shutdown resets a connection that has sent nothing yet
 //! (hyper#3792), so it is asked for that only once a connection has had a reply. It closes with
 //! unread bytes in the socket, which would reset a refusal on its way: after one, we linger.
 
-use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -24,53 +25,19 @@ use crate::config::Config;
 use crate::config::values::HeaderCase;
 use crate::drain;
 use crate::error::{ClientFault, ProxyError};
+use crate::serve::ClientConnection;
+use crate::serve::opening::FRESH_GRACE;
+use crate::serve::tunnel::TunnelHold;
 use crate::tick::{Deadline, Span};
-use crate::upstream::conn::Connection;
-use crate::wire::body::{BodyError, End};
-use crate::wire::exchange::{Exchange, Stage};
-use crate::wire::socket::{ClientSocket, ClientStream, Presence};
-use crate::wire::upgrade::{TunnelEnd, tunnel};
+use crate::wire::body::BodyError;
+use crate::wire::exchange::Stage;
+use crate::wire::inflow::Inflow;
+use crate::wire::socket::{ClientStream, Presence};
+use crate::wire::upgrade::TunnelEnd;
 
-/// How long a connection that has sent no byte yet may still send its first request in a drain.
-const FRESH_GRACE: Duration = Duration::from_secs(1);
 /// How long, and for how many bytes, what a refused client still sends is read and thrown away.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
-
-/// Called with how a tunnel ended, and its bytes from and to the client.
-pub type TunnelRecord = Box<dyn FnOnce(End, u64, u64)>;
-
-/// A tunnel that was agreed on and begins once the 101 is written.
-pub struct Agreed {
-    /// The backend's connection.
-    pub connection: Connection,
-    /// Records its end; holds what must last as long as it.
-    pub record: TunnelRecord,
-}
-
-impl std::fmt::Debug for Agreed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Agreed").finish_non_exhaustive()
-    }
-}
-
-/// Where the journey leaves a tunnel for the connection to find.
-pub type TunnelSeat = Rc<RefCell<Option<Agreed>>>;
-
-/// One connection, ready to be served.
-#[derive(Debug)]
-pub struct ClientConnection {
-    /// Its socket.
-    pub socket: Rc<ClientSocket>,
-    /// Its state.
-    pub exchange: Rc<Exchange>,
-    /// Its tunnel, once there is one.
-    pub tunnel: TunnelSeat,
-    /// The process's phase, as its worker knows it.
-    pub phase: Rc<Cell<drain::Phase>>,
-    /// For how long tunnels may go on in a drain.
-    pub tunnels: Span,
-}
 
 /// hyper's settings for a config.
 #[must_use]
@@ -99,13 +66,19 @@ enum Ended {
 }
 
 impl ClientConnection {
-    /// Serves until the connection has ended.
-    pub async fn run<S, B>(self, builder: &http1::Builder, service: S)
-    where
-        S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    /// Serves HTTP/1 until the connection has ended.
+    pub async fn run_http1<F, B>(
+        self,
+        builder: &http1::Builder,
+        handle: impl Fn(Request<Inflow>) -> F,
+    ) where
+        F: Future<Output = Response<B>>,
         B: Body<Error = BodyError> + 'static,
     {
         let io = TokioIo::new(ClientStream(self.socket.clone()));
+        let service = service_fn(|request: Request<Incoming>| {
+            handle(request.map(Inflow::Http1)).map(Ok::<_, Infallible>)
+        });
         let mut http = builder.serve_connection(io, service);
         let mut asked_to_end = false;
         let ended = poll_fn(|cx| {
@@ -128,8 +101,10 @@ impl ClientConnection {
         match (ended, agreed) {
             (Ended::Http, Some(agreed)) => {
                 let early = http.into_parts().read_buf;
+                let client = TunnelEnd { io: ClientStream(self.socket.clone()), early };
+                let hold = TunnelHold { exchange: &self.exchange, phase: &self.phase };
                 // Boxed: few connections become tunnels.
-                Box::pin(self.run_tunnel(agreed, early)).await;
+                Box::pin(hold.run(agreed, client, self.tunnels)).await;
             }
             (Ended::Refused, _) => {
                 drop(http);
@@ -174,7 +149,7 @@ impl ClientConnection {
             }),
             Stage::Busy if self.exchange.is_cut() => Some(Ended::Dropped),
             Stage::Busy => self.watch_busy(cx),
-            Stage::Replied | Stage::Tunnel => {
+            Stage::Replied | Stage::Tunnel | Stage::Multiplexed => {
                 timer.expired(Deadline::Client).then_some(Ended::Dropped)
             }
         }
@@ -206,36 +181,6 @@ impl ClientConnection {
             self.exchange.blame(ClientFault::Abort);
         }
         gone.then_some(Ended::Dropped)
-    }
-
-    async fn run_tunnel(&self, agreed: Agreed, early: bytes::Bytes) {
-        self.exchange.enter_tunnel();
-        let Agreed { connection, record } = agreed;
-        let client = TunnelEnd { io: ClientStream(self.socket.clone()), early };
-        let mut ended = std::pin::pin!(async {
-            match connection.into_tunnel().await {
-                Some(upstream) => tunnel(client, upstream).await,
-                None => (0, 0),
-            }
-        });
-        let timer = &self.exchange.timer;
-        let done = poll_fn(|cx| {
-            timer.register(cx.waker());
-            if let Poll::Ready(bytes) = ended.as_mut().poll(cx) {
-                return Poll::Ready(Some(bytes));
-            }
-            if self.phase.get() >= drain::Phase::Draining && !timer.is_armed(Deadline::Exchange) {
-                // A span of zero would arm nothing: tunnels then end at the next tick.
-                timer.arm(Deadline::Exchange, self.tunnels.max(Span::ONE));
-            }
-            let is_over = timer.expired(Deadline::Exchange) || self.exchange.is_cut();
-            if is_over { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await;
-        match done {
-            Some((sent, received)) => record(End::Complete, sent, received),
-            None => record(End::Cut, 0, 0),
-        }
     }
 
     /// Reads and throws away what a refused client still sends, so that closing the socket does

@@ -1,0 +1,142 @@
+//! A body as a peer sends it, whichever version of HTTP that speaks.
+//!
+//! Holds no more than one piece. Of an HTTP/2 stream the piece that is handed on is also what the
+//! peer may send again: its window opens as fast as the other side takes the bytes, and no faster.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::error::{ClientFault, PathFault};
+
+/// A body as a peer sends it.
+pub enum Inflow {
+    /// Of an HTTP/1 message.
+    Http1(Incoming),
+    /// Of an HTTP/2 stream.
+    Http2(RecvStream),
+    /// Nothing.
+    None,
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum InflowError {
+    /// hyper's reason.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// h2's reason.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+}
+
+impl fmt::Debug for Inflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1(_) => "Http1",
+            Self::Http2(_) => "Http2",
+            Self::None => "None",
+        })
+    }
+}
+
+impl Body for Inflow {
+    type Data = Bytes;
+    type Error = InflowError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, InflowError>>> {
+        match &mut *self {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(InflowError::Http1),
+            Self::Http2(stream) => poll_stream(stream, cx).map_err(InflowError::Http2),
+            Self::None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(stream) => stream.is_end_stream(),
+            Self::None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(stream) if stream.is_end_stream() => SizeHint::with_exact(0),
+            // h2 checks the content against its announced length, which goes on in its field.
+            Self::Http2(_) => SizeHint::new(),
+            Self::None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+fn poll_stream(
+    stream: &mut RecvStream,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    match ready!(stream.poll_data(cx)) {
+        Some(Ok(bytes)) => {
+            stream.flow_control().release_capacity(bytes.len())?;
+            Poll::Ready(Some(Ok(Frame::data(bytes))))
+        }
+        // A peer that wants no more of what we send has not broken what it sent (RFC 9113 section 8.1).
+        Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
+        Some(Err(error)) => Poll::Ready(Some(Err(error))),
+        None => match ready!(stream.poll_trailers(cx)) {
+            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        },
+    }
+}
+
+impl InflowError {
+    /// The fault of a client whose body it is.
+    #[must_use]
+    pub fn client_fault(&self) -> ClientFault {
+        match self {
+            // Taken back on purpose, by the stream or with the whole connection.
+            Self::Http2(error) if error.is_remote() || error.is_io() => ClientFault::Abort,
+            // Broken chunks, or an end before the announced length.
+            Self::Http1(_) | Self::Http2(_) => ClientFault::BodyCut,
+        }
+    }
+
+    /// The fault of a path whose body it is.
+    #[must_use]
+    pub fn path_fault(&self) -> PathFault {
+        match self {
+            Self::Http1(error) => http1_fault(error),
+            Self::Http2(error) => http2_fault(error),
+        }
+    }
+}
+
+/// The fault that a broken HTTP/1 response is.
+#[must_use]
+pub fn http1_fault(error: &hyper::Error) -> PathFault {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        // What hyper's decoder says of broken chunks.
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => PathFault::Protocol,
+        Some(_) => PathFault::Reset,
+        None if error.is_parse() || error.is_user() => PathFault::Protocol,
+        None => PathFault::Reset,
+    }
+}
+
+/// The fault that a broken HTTP/2 response is: what we found wrong with it is the peer's protocol.
+#[must_use]
+pub fn http2_fault(error: &h2::Error) -> PathFault {
+    if error.is_library() { PathFault::Protocol } else { PathFault::Reset }
+}
