@@ -121,6 +121,7 @@ impl Proxy {
             request.map(|body| RequestBody::new(body, client.exchange.clone(), body_bytes_max));
         let is_whole = request.body().is_empty();
         client.exchange.begin(if is_whole { Upload::Complete } else { Upload::Running });
+        client.exchange.take_interims_of(request.version());
         let present = Present::of(request.headers());
         let request_id = self.name_request(&request, present);
         let (exchange, phase) = (client.exchange.clone(), self.phase.clone());

@@ -150,6 +150,13 @@ impl Timer {
         }
     }
 
+    /// Wakes the task that it is registered for.
+    pub fn wake(&self) {
+        if let Some(waker) = self.slot.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Sets `deadline` to `span` from now, never early; a zero span disarms.
     pub fn arm(&self, deadline: Deadline, span: Span) {
         let end = if span.0 == 0 { 0 } else { span.end(self.ticks.now()) };

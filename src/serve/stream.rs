@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::{CONNECTION, DATE, UPGRADE};
+use http::header::{CONNECTION, DATE, EXPECT, UPGRADE};
 use http::{HeaderName, Request, Response, StatusCode, Version, response};
 use http_body::Body;
 
@@ -21,6 +21,7 @@ use crate::wire::body::BodyError;
 use crate::wire::duplex::StreamIo;
 use crate::wire::exchange::Exchange;
 use crate::wire::inflow::Inflow;
+use crate::wire::interim::relayed;
 use crate::wire::outflow::{Outflow, Sent, Waits};
 use crate::wire::upgrade::TunnelEnd;
 
@@ -34,6 +35,7 @@ pub(super) struct Stream {
     respond: SendResponse<Bytes>,
     // What comes in a stream that asks to become a tunnel is not the body of a request.
     tunnelled: Option<RecvStream>,
+    expects_continue: bool,
 }
 
 impl Stream {
@@ -49,7 +51,9 @@ impl Stream {
             Some(_) => (Some(body), Inflow::None),
             None => (None, Inflow::Http2(body)),
         };
-        let stream = Self { open, exchange, tunnel: TunnelSeat::default(), respond, tunnelled };
+        let tunnel = TunnelSeat::default();
+        let expects_continue = head.headers.contains_key(EXPECT);
+        let stream = Self { open, exchange, tunnel, respond, tunnelled, expects_continue };
         (stream, Request::from_parts(head, body))
     }
 
@@ -95,7 +99,9 @@ impl Stream {
         let mut replying = pin!(replying);
         poll_fn(|cx| {
             self.exchange.timer.register(cx.waker());
-            if let Poll::Ready(reply) = replying.as_mut().poll(cx) {
+            let polled = replying.as_mut().poll(cx);
+            self.send_interims();
+            if let Poll::Ready(reply) = polled {
                 return Poll::Ready(Some(reply));
             }
             if self.respond.poll_reset(cx).is_ready() {
@@ -110,6 +116,23 @@ impl Stream {
             Poll::Pending
         })
         .await
+    }
+
+    /// What comes before the reply: interim responses, and the word that an upload is waited for
+    /// (RFC 9110 section 10.1.1).
+    fn send_interims(&mut self) {
+        let interims = self.exchange.interims();
+        for interim in interims.into_iter().filter_map(relayed) {
+            // A stream that is gone is noticed where it is read or written.
+            let _ = self.respond.send_informational(interim);
+        }
+        if self.expects_continue && self.exchange.awaits_upload() {
+            self.expects_continue = false;
+            let go_on = Response::builder().status(StatusCode::CONTINUE).body(());
+            if let Ok(go_on) = go_on {
+                let _ = self.respond.send_informational(go_on);
+            }
+        }
     }
 
     async fn send<B>(&self, mut outflow: Outflow<B>)

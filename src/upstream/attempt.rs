@@ -97,7 +97,7 @@ pub fn attempt(
                 let spare = Spare::of(&mut request, &path.plan.retry, (case, is_shared));
                 exchange.await_path(path.plan.response);
                 let sent_at = visit.sent();
-                let mut sending = pin!(lease.connection().send(request));
+                let mut sending = pin!(lease.connection().send(request, &exchange));
                 match within(&exchange, PathFault::ResponseTimeout, sending.as_mut()).await {
                     Ok(Ok(response)) => {
                         let now = Instant::now();

@@ -2,6 +2,7 @@
 //! body, and know whether it may be used again. The seam behind which the codecs may change.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use futures_util::future::Either;
 use http::{Request, Response};
@@ -12,6 +13,7 @@ use crate::error::{PathFault, ProxyError, is_out_of_resources};
 use crate::upstream::dial::dial;
 use crate::upstream::unsent::SendError;
 use crate::upstream::{http1, http2};
+use crate::wire::exchange::Exchange;
 use crate::wire::inflow::Inflow;
 use crate::wire::socket::Scratch;
 use crate::wire::transport::Transport;
@@ -115,7 +117,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request; the future waits for the head of its response. Dropping it, and then the
+    /// Sends a request, whose interim responses `exchange` gets; the future waits for the head of its response. Dropping it, and then the
     /// connection, cancels the request.
     ///
     /// # Errors
@@ -123,11 +125,12 @@ impl Connection {
     pub fn send(
         &mut self,
         request: Request<RequestBody>,
+        exchange: &Rc<Exchange>,
     ) -> impl Future<Output = Result<Response<Inflow>, SendError>> + use<> {
         match self {
-            Self::Http1(connection) => Either::Left(connection.send(request)),
+            Self::Http1(connection) => Either::Left(connection.send(request, exchange)),
             // Boxed: HTTP/1 need not hold the room for it.
-            Self::Http2(stream) => Either::Right(Box::pin(stream.send(request))),
+            Self::Http2(stream) => Either::Right(Box::pin(stream.send(request, exchange))),
         }
     }
 

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use crate::config::values::HeaderCase;
 use crate::error::{PathFault, ProxyError};
 use crate::upstream::unsent::SendError;
+use crate::wire::exchange::Exchange;
 use crate::wire::inflow::{Inflow, http1_fault};
-use crate::wire::sent::SentHead;
-use crate::wire::socket::{JoinedStream, Scratch};
+use crate::wire::socket::{JoinedStream, Scratch, Tap};
 use crate::wire::transport::Transport;
 use crate::wire::upgrade::TunnelEnd;
 use crate::wire::upload::RequestBody;
@@ -31,7 +31,7 @@ pub struct Connection {
     sender: http1::SendRequest<RequestBody>,
     // Gets the socket back once the connection's HTTP has ended, for a tunnel.
     ended: oneshot::Receiver<(JoinedStream, Bytes)>,
-    sent: Rc<SentHead>,
+    tap: Tap,
     /// Requests that it has carried.
     pub served: u64,
 }
@@ -52,8 +52,8 @@ impl Connection {
         case: HeaderCase,
         scratch: Scratch,
     ) -> Result<Self, ProxyError> {
-        let sent = Rc::new(SentHead::default());
-        let io = JoinedStream::new(transport, scratch, Some(sent.clone()));
+        let tap = Tap::default();
+        let io = JoinedStream::new(transport, scratch, Some(tap.clone()));
         let (sender, connection) = builder(case)
             .handshake(TokioIo::new(io))
             .await
@@ -68,7 +68,7 @@ impl Connection {
                 let _ = give_back.send((parts.io.into_inner(), parts.read_buf));
             }
         });
-        Ok(Self { sender, ended, sent, served: 0 })
+        Ok(Self { sender, ended, tap, served: 0 })
     }
 
     /// Whether the backend has closed it.
@@ -96,9 +96,11 @@ impl Connection {
     pub fn send(
         &mut self,
         request: Request<RequestBody>,
+        exchange: &Rc<Exchange>,
     ) -> impl Future<Output = Result<Response<Inflow>, SendError>> + use<> {
         self.served += 1;
-        self.sent.await_head();
+        self.tap.sent.await_head();
+        self.tap.interims.await_head(exchange);
         self.sender
             .try_send_request(request)
             .map_ok(|response| response.map(Inflow::Http1))
@@ -111,7 +113,7 @@ impl Connection {
     /// The head of the request that was sent last; `None` if hyper never offered it to the socket.
     #[must_use]
     pub fn sent(&self) -> Option<Request<()>> {
-        self.sent.request()
+        self.tap.sent.request()
     }
 
     /// The socket, after a 101: `None` if the backend closed it already.

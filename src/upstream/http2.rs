@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
+use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Ping, Reason, RecvStream, SendStream};
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode};
@@ -17,6 +18,7 @@ use tokio::task::AbortHandle;
 use crate::error::{PathFault, ProxyError};
 use crate::upstream::unsent::SendError;
 use crate::wire::duplex::StreamIo;
+use crate::wire::exchange::Exchange;
 use crate::wire::inflow::{Inflow, http2_fault};
 use crate::wire::outflow::Outflow;
 use crate::wire::socket::{JoinedStream, Scratch};
@@ -167,9 +169,10 @@ impl Stream {
     pub fn send(
         &self,
         request: Request<RequestBody>,
+        exchange: &Rc<Exchange>,
     ) -> impl Future<Output = Result<Response<Inflow>, SendError>> + use<> {
-        let seat = self.0.clone();
-        async move { seat.send(request).await }
+        let (seat, exchange) = (self.0.clone(), exchange.clone());
+        async move { seat.send(request, &exchange).await }
     }
 
     /// Both directions of a stream that agreed to a tunnel.
@@ -181,7 +184,11 @@ impl Stream {
 }
 
 impl Seat {
-    async fn send(&self, request: Request<RequestBody>) -> Result<Response<Inflow>, SendError> {
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+        exchange: &Exchange,
+    ) -> Result<Response<Inflow>, SendError> {
         let shared = &self.connection.0;
         shared.served.set(shared.served.get() + 1);
         let mut sender = shared.sender.clone();
@@ -198,7 +205,7 @@ impl Seat {
         } else if !is_whole {
             *self.pump.borrow_mut() = Some(pump(body, stream));
         }
-        let response = responding.await.map_err(|error| failed(&error))?;
+        let response = respond(responding, exchange).await.map_err(|error| failed(&error))?;
         Ok(self.receive(response, upgrading, kept))
     }
 
@@ -229,6 +236,23 @@ impl Drop for Seat {
         let open = &self.connection.0.open;
         open.set(open.get() - 1);
     }
+}
+
+/// The final response; interim ones go to the client as they come.
+async fn respond(
+    mut responding: ResponseFuture,
+    exchange: &Exchange,
+) -> Result<Response<RecvStream>, h2::Error> {
+    poll_fn(|cx| {
+        while let Poll::Ready(Some(interim)) = responding.poll_informational(cx) {
+            let interim = interim?;
+            if exchange.takes_interims() {
+                exchange.interim(interim);
+            }
+        }
+        Pin::new(&mut responding).poll(cx)
+    })
+    .await
 }
 
 fn failed(error: &h2::Error) -> SendError {

@@ -4,16 +4,21 @@
 //! the request's journey and the bodies in both directions. It says how far a message has come,
 //! whose deadline runs, and whether the client is to blame for what went wrong.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use http::{Response, Version};
 
 use crate::error::ClientFault;
 use crate::ids::Ids;
 use crate::metrics::shard::Shard;
 use crate::tick::{Deadline, Span, Timer};
 use crate::vocab::Routed;
+
+/// Interim responses that may wait for their client at once.
+const INTERIMS_MAX: usize = 16;
 
 /// How far the present message of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,8 @@ pub struct Exchange {
     response_limit: Cell<Span>,
     request_bytes: Cell<u64>,
     routed: Cell<Routed>,
+    takes_interims: Cell<bool>,
+    interims: RefCell<Vec<Response<()>>>,
     // It carries one message: no other follows it.
     is_stream: bool,
 }
@@ -98,6 +105,8 @@ impl Exchange {
             response_limit: Cell::new(Span::default()),
             request_bytes: Cell::new(0),
             routed: Cell::default(),
+            takes_interims: Cell::new(false),
+            interims: RefCell::default(),
             is_stream: false,
         }
     }
@@ -154,6 +163,7 @@ impl Exchange {
         self.fault.set(None);
         self.request_bytes.set(0);
         self.routed.set(Routed::default());
+        self.interims.borrow_mut().clear();
         self.timer.disarm(Deadline::Client);
         self.timer.disarm(Deadline::Watch);
     }
@@ -238,6 +248,33 @@ impl Exchange {
     #[must_use]
     pub fn request_bytes(&self) -> u64 {
         self.request_bytes.get()
+    }
+
+    // === Interim responses ===
+
+    /// Whether the client's version of HTTP has interim responses, and its request waits for a reply.
+    #[must_use]
+    pub fn takes_interims(&self) -> bool {
+        self.takes_interims.get()
+    }
+
+    /// The client's version of HTTP has interim responses.
+    pub fn take_interims_of(&self, version: Version) {
+        self.takes_interims.set(version >= Version::HTTP_11);
+    }
+
+    /// The path sent an interim response. Of more than a client can want, the rest is dropped.
+    pub fn interim(&self, response: Response<()>) {
+        let mut interims = self.interims.borrow_mut();
+        if interims.len() < INTERIMS_MAX {
+            interims.push(response);
+            self.timer.wake();
+        }
+    }
+
+    /// The interim responses that have come.
+    pub fn interims(&self) -> Vec<Response<()>> {
+        self.interims.take()
     }
 
     // === Who is waited for: the client's upload or the path, never both ===

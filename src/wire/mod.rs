@@ -9,6 +9,7 @@ pub mod forwarded;
 pub mod headers;
 pub mod host;
 pub mod inflow;
+pub mod interim;
 pub mod outflow;
 pub mod present;
 pub mod scan;

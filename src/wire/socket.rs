@@ -12,12 +12,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
+use http::Response;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::error::{ClientFault, ProxyError, Refusal};
 use crate::wire::exchange::{Exchange, Stage};
+use crate::wire::interim::{self, Interims};
 use crate::wire::scan::{HeadScan, LineFault};
 use crate::wire::sent::SentHead;
 use crate::wire::transport::Transport;
@@ -40,8 +42,17 @@ pub fn scratch() -> Scratch {
 pub struct JoinedStream {
     stream: Transport,
     scratch: Scratch,
-    // Towards a backend: keeps the head of each request that goes out.
-    sent: Option<Rc<SentHead>>,
+    // Towards a backend.
+    tap: Option<Tap>,
+}
+
+/// Reads along on a connection to a backend.
+#[derive(Clone, Debug, Default)]
+pub struct Tap {
+    /// Keeps the head of each request that goes out.
+    pub sent: Rc<SentHead>,
+    /// Sees the interim responses that come in.
+    pub interims: Rc<Interims>,
 }
 
 impl fmt::Debug for JoinedStream {
@@ -51,15 +62,15 @@ impl fmt::Debug for JoinedStream {
 }
 
 impl JoinedStream {
-    /// Wraps `stream`; `sent` keeps the heads of the requests that go out on it, if any do.
+    /// Wraps `stream`; `tap` reads along, if there is one.
     #[must_use]
-    pub fn new(stream: Transport, scratch: Scratch, sent: Option<Rc<SentHead>>) -> Self {
-        Self { stream, scratch, sent }
+    pub fn new(stream: Transport, scratch: Scratch, tap: Option<Tap>) -> Self {
+        Self { stream, scratch, tap }
     }
 
     fn offer(&self, bytes: &[u8]) {
-        if let Some(sent) = &self.sent {
-            sent.offer(bytes);
+        if let Some(tap) = &self.tap {
+            tap.sent.offer(bytes);
         }
     }
 }
@@ -70,7 +81,12 @@ impl AsyncRead for JoinedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if let Some(tap) = &self.tap {
+            tap.interims.feed(&buf.filled()[before..])?;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -129,6 +145,10 @@ pub struct ClientSocket {
     scan: RefCell<HeadScan>,
     exchange: Rc<Exchange>,
     refused: Cell<bool>,
+    // Whether hyper has bytes of a reply that it has not written yet.
+    is_amid_reply: Cell<bool>,
+    // Interim responses that the kernel had no room for yet.
+    interims: RefCell<BytesMut>,
 }
 
 /// What a look at a client that waits for its reply has found.
@@ -157,6 +177,8 @@ impl ClientSocket {
             scan: RefCell::default(),
             exchange,
             refused: Cell::new(false),
+            is_amid_reply: Cell::new(false),
+            interims: RefCell::default(),
         })
     }
 
@@ -209,6 +231,36 @@ impl ClientSocket {
         let mut cx = Context::from_waker(Waker::noop());
         // A socket that is gone already has nothing to say it to.
         let _ = Pin::new(&mut self.stream.borrow_mut().stream).poll_shutdown(&mut cx);
+    }
+
+    /// Writes an interim response in front of the reply, unless the one before is still on its way out,
+    /// or many are: then it is dropped, as it is only a hint.
+    pub fn relay(&self, response: &Response<()>, cx: &mut Context<'_>) {
+        if self.is_amid_reply.get() || self.interims.borrow().len() > JOIN_MAX {
+            return;
+        }
+        self.interims.borrow_mut().extend_from_slice(&interim::to_bytes(response));
+        // What goes wrong, hyper will hear when it writes.
+        let _ = self.poll_interims(cx);
+    }
+
+    fn poll_interims(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut interims = self.interims.borrow_mut();
+        let mut stream = self.stream.borrow_mut();
+        while !interims.is_empty() {
+            let written = ready!(Pin::new(&mut stream.stream).poll_write(cx, &interims))?;
+            interims.advance(written);
+        }
+        Pin::new(&mut stream.stream).poll_flush(cx)
+    }
+
+    /// hyper is about to write.
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_amid_reply.set(true);
+        if self.interims.borrow().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_interims(cx)
     }
 
     /// Fills `buf` with what was read before anyone knew what the client speaks.
@@ -304,6 +356,7 @@ impl AsyncWrite for ClientStream {
         if self.0.replace_bare_refusal(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
+        ready!(self.0.poll_turn(cx))?;
         let result = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, buf);
         self.written(result)
     }
@@ -316,6 +369,7 @@ impl AsyncWrite for ClientStream {
         if self.0.replace_bare_refusal(bufs.first().map_or(&[], |piece| &**piece)) {
             return Poll::Ready(Ok(bufs.iter().map(|piece| piece.len()).sum()));
         }
+        ready!(self.0.poll_turn(cx))?;
         let result = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, bufs);
         self.written(result)
     }
@@ -325,6 +379,8 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes once it has written all that it had.
+        self.0.is_amid_reply.set(false);
         Pin::new(&mut self.0.stream.borrow_mut().stream).poll_flush(cx)
     }
 

@@ -32,6 +32,7 @@ mod guard_baseline;
 mod guard_cli;
 mod guard_kill;
 mod guard_latch;
+mod interim;
 mod loop_probe;
 mod overload;
 mod path_drain;
