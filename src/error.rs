@@ -93,6 +93,8 @@ pub enum PathFault {
     Connect,
     /// The connection did not come up in `connect_timeout`.
     ConnectTimeout,
+    /// The endpoint's TLS failed: its certificate, or the handshake.
+    Tls,
     /// No response head in `response_timeout`, or `request_deadline` passed.
     ResponseTimeout,
     /// The backend closed or reset the connection before its reply was complete.
@@ -111,9 +113,10 @@ pub enum PathFault {
 
 impl PathFault {
     /// All faults, for tables of metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::ConnectTimeout,
+        Self::Tls,
         Self::ResponseTimeout,
         Self::Reset,
         Self::Protocol,
@@ -141,6 +144,7 @@ impl PathFault {
         match self {
             Self::Connect => "connect",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls",
             Self::ResponseTimeout => "response_timeout",
             Self::Reset => "reset",
             Self::Protocol => "protocol",
@@ -274,6 +278,9 @@ fn client_refusal(fault: ClientFault, rule: &'static str) -> Refusal {
 fn path_refusal(fault: PathFault) -> Refusal {
     match fault {
         PathFault::Connect => gateway("connection_refused", "The backend can't be reached."),
+        PathFault::Tls => {
+            gateway("tls_protocol_error", "The connection to the backend is not secure.")
+        }
         PathFault::Reset => {
             gateway("connection_terminated", "The backend closed the connection before it replied.")
         }

@@ -19,6 +19,7 @@ pub mod worker;
 
 pub mod listen;
 pub mod proxy_protocol;
+pub mod quota;
 pub mod serve;
 
 mod arrival;
@@ -48,6 +49,7 @@ pub mod config;
 pub mod dns;
 pub mod publisher;
 pub mod snapshot;
+pub mod tls;
 pub mod upkeep;
 
 pub mod admin;

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::metrics::shard::Shard;
+use crate::quota::Quota;
 
 /// Handshakes that the kernel may hold for us; it cuts this to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -113,6 +114,7 @@ pub struct Crew {
     loads: Box<[Load]>,
     open: AtomicUsize,
     accepting: AtomicUsize,
+    quota: Arc<Quota>,
     mailboxes: Vec<mpsc::Sender<Arrival>>,
 }
 
@@ -146,10 +148,17 @@ impl Crew {
                 loads,
                 open: AtomicUsize::new(0),
                 accepting: AtomicUsize::new(0),
+                quota: Arc::default(),
                 mailboxes,
             }),
             receivers,
         )
+    }
+
+    /// The connections of each client address.
+    #[must_use]
+    pub fn quota(&self) -> &Arc<Quota> {
+        &self.quota
     }
 
     /// Open connections of all workers.

@@ -118,7 +118,7 @@ impl fmt::Display for Malformed {
             Self::Command(command) => write!(f, "unassigned command {command}"),
             Self::Family(family) => write!(f, "unassigned address family {family}"),
             Self::Transport(transport) => write!(f, "unassigned transport protocol {transport}"),
-            Self::LengthBelow(least) => write!(f, "the length is below {least}, its addresses'"),
+            Self::LengthBelow(least) => write!(f, "the addresses need a length of {least} bytes"),
             Self::LengthAbove => write!(f, "the length is above {LENGTH_MAX} bytes"),
             Self::Vector => write!(f, "a type-length-value vector does not fit the header"),
             Self::ChecksumLength => write!(f, "the checksum is not {CHECKSUM_SIZE} bytes long"),
@@ -259,11 +259,11 @@ fn parse_block(bytes: &[u8]) -> Result<Parsed, Malformed> {
     if most < block.size {
         return Err(Malformed::LengthBelow(block.size));
     }
-    if least < most {
-        return Ok(Parsed::Partial);
-    }
     if least > LENGTH_MAX {
         return Err(Malformed::LengthAbove);
+    }
+    if least < most {
+        return Ok(Parsed::Partial);
     }
     let length = FIXED_SIZE + least;
     let header = &bytes[..bytes.len().min(length)];

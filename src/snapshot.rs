@@ -87,7 +87,7 @@ pub struct State {
 
 /// A fault of what the config says as a whole.
 pub(crate) fn fault(key: &str, message: String) -> Vec<Fault> {
-    vec![Fault { line: 1, column: 1, key: key.to_owned(), message }]
+    vec![Fault { line: 1, column: 1, key: key.to_owned(), message, is_passing: false }]
 }
 
 /// Builds all that a config needs, before anything is swapped, for so many workers, now. A plan that
@@ -130,14 +130,14 @@ fn members(side: Side, config: &Config, answers: &Answers, fleet: &Fleet) -> Arc
     let endpoints = config.paths.get(side).endpoints.iter();
     let mut members: Vec<Member> = Vec::new();
     for location in endpoints.flat_map(|endpoint| locate(endpoint, answers)).take(MEMBERS_MAX) {
-        let Location { addresses, authority, weight, priority } = location;
+        let Location { addresses, authority, is_tls, weight, priority } = location;
         let Some(label) = addresses.first().map(ToString::to_string) else {
             continue;
         };
         if members.iter().any(|member| member.endpoint.label == label) {
             continue;
         }
-        let endpoint = fleet.endpoint(&label, &addresses, &authority);
+        let endpoint = fleet.endpoint(&label, &addresses, &authority, is_tls);
         members.push(Member { endpoint, weight, priority });
     }
     members.into()

@@ -11,7 +11,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{Config, HealthConfig, LoopProbe};
 use crate::ids::Ids;
 use crate::publisher::Publisher;
+use crate::upstream::ask::Asked;
 use crate::upstream::endpoint::{Endpoint, Member};
+use crate::upstream::reach::Dialect;
 use crate::upstream::{health, loop_probe};
 use crate::vocab::Side;
 
@@ -43,9 +45,9 @@ pub async fn run(publisher: Arc<Publisher>) {
 #[derive(Clone, PartialEq)]
 enum Probe {
     /// Whether it is well.
-    Health(HealthConfig),
+    Health(HealthConfig, Dialect),
     /// How late its event loop is; late by so much is a stall.
-    Loop(LoopProbe, Duration),
+    Loop(LoopProbe, Dialect, Duration),
 }
 
 /// One task for each probe of an endpoint.
@@ -105,9 +107,13 @@ impl Probes {
         let draws = Ids::new(RandomState::new().hash_one(&endpoint.label));
         let task = self.tasks.spawn(async move {
             match asks {
-                Probe::Health(config) => health::watch(&asked, &fleet, &config, draws).await,
-                Probe::Loop(config, late) => {
-                    loop_probe::watch(&asked, &fleet, &config, late).await;
+                Probe::Health(config, dialect) => {
+                    let asked = Asked { endpoint: &asked, dialect: &dialect };
+                    health::watch(asked, &fleet, &config, draws).await;
+                }
+                Probe::Loop(config, dialect, late) => {
+                    let asked = Asked { endpoint: &asked, dialect: &dialect };
+                    loop_probe::watch(asked, &fleet, &config, late).await;
                 }
             }
         });
@@ -118,7 +124,11 @@ impl Probes {
 /// The probes of each endpoint of a path.
 fn probes(config: &Config, side: Side) -> impl Iterator<Item = Probe> {
     let path = config.paths.get(side);
-    let health = path.health.clone().map(Probe::Health);
+    let dialect = Dialect::of(path);
+    let asked = dialect.clone();
+    let health = path.health.clone().map(|health| Probe::Health(health, asked));
     let late = config.guard.stall_after;
-    health.into_iter().chain(path.loop_probe.clone().map(|probe| Probe::Loop(probe, late)))
+    health
+        .into_iter()
+        .chain(path.loop_probe.clone().map(move |probe| Probe::Loop(probe, dialect, late)))
 }

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -25,7 +25,9 @@ use crate::listen::{Acceptor, Arrival, BoundSocket, Crew, Seat};
 use crate::metrics::shard::Shard;
 use crate::proxy::{Client, Proxy};
 use crate::publisher::Publisher;
-use crate::serve::opening::{Opened, Opening, Terms};
+use crate::quota::Admission;
+use crate::serve::caller::Caller;
+use crate::serve::opening::{Opened, Opening};
 use crate::serve::streams::StreamSeat;
 use crate::serve::tunnel::TunnelSeat;
 use crate::serve::{ClientConnection, http1, http2};
@@ -33,7 +35,6 @@ use crate::snapshot::Turns;
 use crate::tick::{Span, TICK, Ticks};
 use crate::upstream::path::Supplies;
 use crate::wire::exchange::Exchange;
-use crate::wire::forwarded::Peer;
 use crate::wire::socket::{ClientSocket, scratch};
 
 /// Pools are swept once in so many ticks.
@@ -203,24 +204,40 @@ impl Desk {
         let Supplies { shard, ticks, ids, .. } = self.supplies.clone();
         let exchange = Rc::new(Exchange::new(ticks.timer(), shard, ids, view.snapshot.client));
         let config = view.snapshot.config.clone();
-        let Some(peer) = self.peer(peer, &config) else {
+        let Some(caller) = Caller::new(peer, local, &config.listen) else {
             return;
         };
-        let terms = Terms { has_proxy_header: false, tls: None, http2: true };
+        let terms = caller.terms(&config);
         spawn(async move {
             let opening = Opening { exchange: &exchange, phase: &self.phase };
-            if let Some(opened) = opening.open(stream, &terms).await {
-                self.converse(opened, (exchange, guest), (peer, local), &config).await;
-            }
+            // Whom it counts for is known now, or only once a PROXY header has been read.
+            let early = if terms.has_proxy_header { None } else { Some(caller.peer.address) };
+            let Some(_early) = self.admit(early, &config) else {
+                return;
+            };
+            let Some(opened) = opening.open(stream, &terms).await else {
+                return;
+            };
+            let caller = caller.introduced(&opened, &config.listen);
+            let late = if terms.has_proxy_header { Some(caller.peer.address) } else { None };
+            let Some(_late) = self.admit(late, &config) else {
+                return;
+            };
+            self.converse(opened, (exchange, guest), caller, config).await;
         });
     }
 
-    /// Who a connection is from; `None` never happens, as an address is a sound header value.
-    fn peer(&self, address: SocketAddr, config: &Config) -> Option<Peer> {
-        let address = address.ip().to_canonical();
-        let trusted = config.listen.trusted_proxies.iter().any(|net| net.contains(&address));
-        let address_value = HeaderValue::try_from(address.to_string()).ok()?;
-        Some(Peer { address, address_value, trusted, is_secure: false, certificate: None })
+    /// A place in the quota of an address, where there is one; `None` if it is used up.
+    fn admit(&self, address: Option<IpAddr>, config: &Config) -> Option<Option<Admission>> {
+        let max = config.listen.max_connections_per_address;
+        let Some(address) = address.filter(|_| max > 0) else {
+            return Some(None);
+        };
+        let admission = self.crew.quota().admit(address, max);
+        if admission.is_none() {
+            self.supplies.shard.connections_over_quota.add(1);
+        }
+        admission.map(Some)
     }
 
     /// Serves the HTTP of a connection whose first bytes have been read.
@@ -228,8 +245,8 @@ impl Desk {
         self: Rc<Self>,
         opened: Opened,
         (exchange, guest): (Rc<Exchange>, Rc<Guest>),
-        (peer, local): (Peer, HeaderValue),
-        config: &Config,
+        Caller { peer, local }: Caller,
+        config: Arc<Config>,
     ) {
         let Opened { transport, early, is_http2, .. } = opened;
         let scratch = self.supplies.scratch.clone();
@@ -244,18 +261,24 @@ impl Desk {
             tunnels,
         };
         if is_http2 {
+            guest.speaks_http2();
             let handle = move |seat: StreamSeat, request| {
                 let StreamSeat { exchange, tunnel } = seat;
                 let (peer, local) = (peer.clone(), local.clone());
                 let client = Client { peer, local, socket: None, exchange, tunnel };
                 self.proxy.clone().handle(Rc::new(client), request)
             };
+            let builder = http2::builder(&config);
+            drop(config);
             // Boxed: HTTP/1 need not hold the room for it.
-            Box::pin(connection.run_http2(&http2::builder(config), handle, guest)).await;
+            Box::pin(connection.run_http2(&builder, handle, guest)).await;
         } else {
             let client = Rc::new(Client { peer, local, socket: Some(socket), exchange, tunnel });
             let handle = |request| self.proxy.clone().handle(client.clone(), request);
-            connection.run_http1(&http1::builder(config), handle).await;
+            let builder = http1::builder(&config);
+            // A connection may last for days, and many configs.
+            drop(config);
+            connection.run_http1(&builder, handle).await;
             drop(guest);
         }
     }
@@ -264,6 +287,7 @@ impl Desk {
 /// A connection that counts as open until it is dropped.
 struct Guest {
     desk: Rc<Desk>,
+    speaks_http2: Cell<bool>,
     _seat: Seat,
 }
 
@@ -272,7 +296,13 @@ impl Guest {
         desk.open.set(desk.open.get() + 1);
         desk.supplies.shard.connections.add(1);
         desk.supplies.shard.connections_total.add(1);
-        Self { desk, _seat: seat }
+        Self { desk, speaks_http2: Cell::new(false), _seat: seat }
+    }
+
+    fn speaks_http2(&self) {
+        self.desk.supplies.shard.http2_connections.add(1);
+        self.desk.supplies.shard.http2_connections_total.add(1);
+        self.speaks_http2.set(true);
     }
 }
 
@@ -283,6 +313,9 @@ impl Drop for Guest {
             supplies.shard.panics.add(1);
         }
         supplies.shard.connections.sub(1);
+        if self.speaks_http2.get() {
+            supplies.shard.http2_connections.sub(1);
+        }
         open.set(open.get() - 1);
         if open.get() == 0 {
             emptied.notify_one();

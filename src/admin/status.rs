@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use crate::admin::judgement;
 use crate::admin::office::Office;
+use crate::config::Config;
 use crate::error::{ClientFault, PathFault};
 use crate::metrics::shard::{Observed, SideCells};
+use crate::tls::Certificate;
 use crate::upstream::endpoint::Member;
 use crate::vocab::{RouteId, Side};
 
@@ -50,6 +52,7 @@ pub(crate) fn status(office: &Office) -> Value {
             "last_reload_successful": reload.faults.is_empty(),
             "faults": reload.faults,
         },
+        "certificates": certificates(&snapshot.config),
         "weights": routes,
         "guard": judgement::guard(office),
         "paths": paths,
@@ -103,6 +106,16 @@ fn endpoints(office: &Office, side: Side) -> Vec<Value> {
         })
     };
     office.metrics.fleet(side).members().iter().map(show).collect()
+}
+
+/// The certificates in force, each with the section that names it.
+fn certificates(config: &Config) -> Vec<Value> {
+    let show = |(section, certificate): (&str, &Certificate)| {
+        let Certificate { file, names, not_after } = certificate;
+        let not_after = not_after.to_string();
+        json!({ "section": section, "file": file, "names": names, "not_after": not_after })
+    };
+    config.certificates().map(show).collect()
 }
 
 fn requests(office: &Office, side: Side, route: RouteId) -> u64 {

@@ -31,7 +31,7 @@ struct Row {
 
 impl Explain {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
-        let config = Config::load(&global.config)?;
+        let config = Config::load_outline(&global.config)?;
         anyhow::ensure!(
             config.split.key.is_some(),
             "{}: split.key is not set: requests are spread evenly, no key is sticky",

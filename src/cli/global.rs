@@ -32,7 +32,7 @@ impl Global {
         match &self.admin {
             Some(address) => Ok(address.clone()),
             None => {
-                let config = Config::load(&self.config)
+                let config = Config::load_outline(&self.config)
                     .context("no --admin is given, and the config does not tell the address")?;
                 Ok(config.admin.address)
             }
@@ -47,7 +47,9 @@ impl Global {
         let file = match &self.token_file {
             Some(file) => Some(file.clone()),
             // Without a config at hand there may be no token either: the proxy will say so.
-            None => Config::load(&self.config).ok().and_then(|config| config.admin.token_file),
+            None => {
+                Config::load_outline(&self.config).ok().and_then(|config| config.admin.token_file)
+            }
         };
         let token = file.map(|file| read_token(&file)).transpose()?;
         admin_client::post(&address, path, token.as_deref(), document)

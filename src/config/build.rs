@@ -12,6 +12,7 @@ use crate::config::model::{
 use crate::config::raw::guard::Ramp;
 use crate::config::raw::{self, Raw};
 use crate::config::section::Faults;
+use crate::config::tls::Place;
 use crate::config::values::{self, AdminAddress, Share};
 use crate::route::sticky::Key;
 use crate::route::template::Pattern;
@@ -20,32 +21,22 @@ use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, Side, Weight};
 /// The most endpoints of one path.
 const ENDPOINTS_MAX: usize = 64;
 
-/// The config of `raw`; `None` where a part of it could not be made, which is a fault already.
-pub(crate) fn build(raw: Raw, faults: &Faults<'_>) -> Option<Config> {
+/// The config of `raw`, whose files are at `place`; `None` where a part of it could not be made, which
+/// is a fault already.
+pub(crate) fn build(raw: Raw, place: Place<'_>, faults: &Faults<'_>) -> Option<Config> {
     check_admin(&raw, faults);
     check_endpoints(&raw, faults);
     let weight = raw.async_weight.0;
     let routes = routes(&raw, weight, faults);
-    let legacy = path(raw.legacy, "legacy", faults);
-    let async_ = path(raw.async_, "async", faults);
+    let legacy = path(raw.legacy, "legacy", place, faults);
+    let async_ = path(raw.async_, "async", place, faults);
     let split = split(raw.split, faults);
     let ramp = ramp(raw.ramp, raw.guard.mode, faults);
-    let listen = raw.listen;
+    let listen = listen(raw.listen, place, faults);
     Some(Config {
         weight,
         state_dir: raw.state_dir.unwrap_or_else(|| "cutover-state".into()),
-        listen: Listen {
-            addresses: listen.addresses,
-            workers: listen.workers,
-            max_connections: listen.max_connections,
-            trusted_proxies: listen.trusted_proxies,
-            header_timeout: listen.header_timeout,
-            idle_timeout: listen.idle_timeout,
-            body_idle_timeout: listen.body_idle_timeout,
-            header_bytes: usize::try_from(listen.header_bytes).ok()?,
-            header_count: listen.header_count,
-            body_bytes: listen.body_bytes,
-        },
+        listen: listen?,
         admin: Admin { address: raw.admin.address, token_file: raw.admin.token_file },
         paths: PerSide { legacy: legacy?, async_: async_? },
         split: split?,
@@ -75,6 +66,26 @@ pub(crate) fn build(raw: Raw, faults: &Faults<'_>) -> Option<Config> {
         },
         text: String::new(),
         hash: String::new(),
+    })
+}
+
+fn listen(raw: raw::Listen, place: Place<'_>, faults: &Faults<'_>) -> Option<Listen> {
+    let tls = raw.tls.as_ref().map(|tls| place.server(tls, raw.http2, faults)).transpose();
+    Some(Listen {
+        addresses: raw.addresses,
+        workers: raw.workers,
+        max_connections: raw.max_connections,
+        max_connections_per_address: raw.max_connections_per_address,
+        proxy_protocol: raw.proxy_protocol,
+        trusted_proxies: raw.trusted_proxies,
+        header_timeout: raw.header_timeout,
+        idle_timeout: raw.idle_timeout,
+        body_idle_timeout: raw.body_idle_timeout,
+        header_bytes: usize::try_from(raw.header_bytes).ok()?,
+        header_count: raw.header_count,
+        body_bytes: raw.body_bytes,
+        http2: raw.http2,
+        tls: tls.ok()?,
     })
 }
 
@@ -118,7 +129,13 @@ fn check_endpoints(raw: &Raw, faults: &Faults<'_>) {
     }
 }
 
-fn path(raw: raw::path::Path, name: &str, faults: &Faults<'_>) -> Option<PathConfig> {
+fn path(
+    raw: raw::path::Path,
+    name: &str,
+    place: Place<'_>,
+    faults: &Faults<'_>,
+) -> Option<PathConfig> {
+    let tls = place.client(&raw.tls, (name, raw.protocol), &raw.endpoints, faults);
     let health = match raw.health {
         None => None,
         Some(raw) => Some(health(raw, name, faults)?),
@@ -135,6 +152,8 @@ fn path(raw: raw::path::Path, name: &str, faults: &Faults<'_>) -> Option<PathCon
     };
     Some(PathConfig {
         endpoints: raw.endpoints.into_iter().map(Spanned::into_inner).collect(),
+        protocol: raw.protocol,
+        tls: tls.ok()?,
         balance: raw.balance,
         health,
         loop_probe,

@@ -20,6 +20,8 @@ const PID_MAX: u32 = 1 << 22;
 pub struct EndpointConfig {
     /// Where it is.
     pub origin: Origin,
+    /// Whether it is spoken to over TLS.
+    pub is_tls: bool,
     /// Its share of requests relative to the others', from 1.
     pub weight: u16,
     /// How its use of memory and threads is learned, if at all.
@@ -35,7 +37,7 @@ pub enum Usage {
     Metrics(String),
 }
 
-/// `http://host:port`, or `http+srv://_service._proto.name`.
+/// `http://host:port` or `https://host:port`, or `http+srv://_service._proto.name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// An address.
@@ -68,40 +70,70 @@ impl FromStr for Origin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("`{text}` {why}");
-        let uri: http::Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
-        let authority = uri.authority();
-        if authority.is_some_and(|authority| authority.as_str().contains('@')) {
-            // Never repeated: it may be a password.
-            return Err("an endpoint must not contain a user or password".to_owned());
-        }
-        let is_service = match uri.scheme_str() {
-            Some("http") => false,
-            Some("http+srv") => true,
-            Some("https") => return Err(wrong("is https, which this version does not speak")),
-            Some(_) | None => return Err(wrong("must begin with http:// or http+srv://")),
-        };
-        let authority = authority.ok_or_else(|| wrong("has no host"))?;
-        if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
-            return Err(wrong("must have no path: requests keep their own"));
-        }
-        let has_port = authority.as_str().len() > authority.host().len();
-        if has_port && authority.port_u16().is_none() {
-            return Err(wrong("has no port from 0 to 65535"));
-        }
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if is_service {
-            let is_name = name.starts_with('_') && name.split('.').count() > 2;
-            return match has_port {
-                false if is_name => Ok(Self::Service { name }),
-                false => Err(wrong("is not a service name such as _http._tcp.example.org")),
-                true => Err(wrong("must have no port: DNS gives it")),
-            };
-        }
-        let port = authority.port_u16().unwrap_or(80);
-        let address = name.parse::<IpAddr>().map(|ip| Self::Address(SocketAddr::new(ip, port)));
-        Ok(address.unwrap_or(Self::Host { name, port }))
+        parse(text).map(|(origin, _is_tls)| origin)
     }
+}
+
+/// How an endpoint is spoken to, by the scheme of its URL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    Service,
+}
+
+impl Scheme {
+    fn parse(text: Option<&str>) -> Option<Self> {
+        match text? {
+            "http" => Some(Self::Http),
+            "https" => Some(Self::Https),
+            "http+srv" => Some(Self::Service),
+            _ => None,
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Http | Self::Service => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// Where a URL leads, and whether over TLS.
+fn parse(text: &str) -> Result<(Origin, bool), String> {
+    let wrong = |why: &str| format!("`{text}` {why}");
+    let uri: http::Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
+    let authority = uri.authority();
+    if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+        // Never repeated: it may be a password.
+        return Err("an endpoint must not contain a user or password".to_owned());
+    }
+    let scheme = Scheme::parse(uri.scheme_str())
+        .ok_or_else(|| wrong("must begin with http://, https:// or http+srv://"))?;
+    let authority = authority.ok_or_else(|| wrong("has no host"))?;
+    if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
+        return Err(wrong("must have no path: requests keep their own"));
+    }
+    let has_port = authority.as_str().len() > authority.host().len();
+    if has_port && authority.port_u16().is_none() {
+        return Err(wrong("has no port from 0 to 65535"));
+    }
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    if scheme == Scheme::Service {
+        let is_name = name.starts_with('_') && name.split('.').count() > 2;
+        return match has_port {
+            false if is_name => Ok((Origin::Service { name }, false)),
+            false => Err(wrong("is not a service name such as _http._tcp.example.org")),
+            true => Err(wrong("must have no port: DNS gives it")),
+        };
+    }
+    let port = authority.port_u16().unwrap_or_else(|| scheme.port());
+    let origin = match name.parse::<IpAddr>() {
+        Ok(ip) => Origin::Address(SocketAddr::new(ip, port)),
+        Err(_) => Origin::Host { name, port },
+    };
+    Ok((origin, scheme == Scheme::Https))
 }
 
 impl<'de> Deserialize<'de> for EndpointConfig {
@@ -116,8 +148,8 @@ impl<'de> Deserialize<'de> for EndpointConfig {
             }
 
             fn visit_str<E: de::Error>(self, url: &str) -> Result<EndpointConfig, E> {
-                let origin = url.parse().map_err(E::custom)?;
-                Ok(EndpointConfig { origin, weight: 1, usage: None })
+                let (origin, is_tls) = parse(url).map_err(E::custom)?;
+                Ok(EndpointConfig { origin, is_tls, weight: 1, usage: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EndpointConfig, A::Error> {
@@ -136,7 +168,7 @@ fn table<'de, A: MapAccess<'de>>(mut map: A) -> Result<EndpointConfig, A::Error>
         match key.as_str() {
             "url" => {
                 let url = map.next_value::<String>()?;
-                origin = Some(url.parse().map_err(de::Error::custom)?);
+                origin = Some(parse(&url).map_err(de::Error::custom)?);
             }
             "weight" => weight = map.next_value()?,
             "process" => process = Some(Usage::Process(map.next_value::<Process>()?.pid)),
@@ -159,8 +191,8 @@ fn table<'de, A: MapAccess<'de>>(mut map: A) -> Result<EndpointConfig, A::Error>
     if process.is_some() && metrics.is_some() {
         return Err(de::Error::custom("give either `process` or `metrics`"));
     }
-    let origin = origin.ok_or_else(|| de::Error::custom("`url` is missing"))?;
-    Ok(EndpointConfig { origin, weight, usage: process.or(metrics) })
+    let (origin, is_tls) = origin.ok_or_else(|| de::Error::custom("`url` is missing"))?;
+    Ok(EndpointConfig { origin, is_tls, weight, usage: process.or(metrics) })
 }
 
 /// `process` of an endpoint.
@@ -189,6 +221,9 @@ mod tests {
             ("http://127.0.0.1:9001", "127.0.0.1:9001"),
             ("http://backend/", "backend:80"),
             ("http://[::1]:80", "[::1]:80"),
+            ("https://backend", "backend:443"),
+            ("https://[::1]", "[::1]:443"),
+            ("https://10.0.0.1:8443/", "10.0.0.1:8443"),
             ("http+srv://_http._tcp.orders.internal", "_http._tcp.orders.internal"),
         ] {
             assert_eq!(text.parse::<Origin>().map(|o| o.to_string()).as_deref(), Ok(shown));
@@ -197,7 +232,8 @@ mod tests {
             "127.0.0.1:9001",
             "http://a/x",
             "http://a?b",
-            "https://a",
+            "https://a/x",
+            "https+srv://_https._tcp.orders.internal",
             "http://",
             "ftp://a",
             "http+srv://orders.internal",
@@ -226,6 +262,11 @@ mod tests {
     #[test]
     fn an_endpoint_is_a_url_or_a_table() {
         let weight = |text: &str| parse(text).map(|endpoint| endpoint.weight);
+        for (text, is_tls) in [("http://a:443", false), ("https://a:80", true)] {
+            let is = |text: &str| parse(text).map(|endpoint| endpoint.is_tls);
+            assert_eq!(is(&format!("\"{text}\"")), Ok(is_tls));
+            assert_eq!(is(&format!("{{ url = \"{text}\" }}")), Ok(is_tls));
+        }
         assert_eq!(weight(r#""http://a:1""#), Ok(1));
         assert_eq!(weight(r#"{ url = "http://a:1", weight = 3 }"#), Ok(3));
         for text in [

@@ -8,9 +8,11 @@ pub mod edit;
 pub mod endpoint;
 mod guard;
 mod limits;
+mod look;
 mod model;
 mod raw;
 mod section;
+mod tls;
 mod url;
 pub mod values;
 pub mod watch;
@@ -18,6 +20,7 @@ pub mod watch;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::build::build;
@@ -26,8 +29,11 @@ pub use crate::config::model::{
     Admin, Config, Dns, Drain, Failover, HealthConfig, Listen, LoopProbe, PathConfig, Retry,
     RouteConfig, Split,
 };
+use crate::config::raw::Raw;
 pub use crate::config::section::Fault;
+use crate::config::tls::{Place, named_files};
 use crate::error::is_out_of_resources;
+use crate::tls::{Certificate, Stamp};
 
 /// The largest config file that is read.
 const FILE_MAX: u64 = 1 << 20;
@@ -74,7 +80,8 @@ impl ConfigError {
         match self {
             Self::Read { source, .. } => is_out_of_resources(source),
             Self::Unresolved { .. } => true,
-            Self::Faults { .. } | Self::Fixed { .. } => false,
+            Self::Faults { faults, .. } => faults.iter().all(|fault| fault.is_passing),
+            Self::Fixed { .. } => false,
         }
     }
 }
@@ -95,15 +102,39 @@ impl Config {
         Self::parse(&text, path)
     }
 
-    /// Checks the text of a file; `path` is for messages and the default `state_dir`.
+    /// Reads and checks a file, but not the certificates and keys that it names: for commands that ask
+    /// what it says, and that may not be allowed to read keys. Nothing may be served by it.
+    ///
+    /// # Errors
+    /// When it can't be read, or for all that is wrong with it.
+    pub fn load_outline(path: &Path) -> Result<Self, ConfigError> {
+        let text = read_text(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse_outline(&text, path)
+    }
+
+    /// Checks the text of a file, but not the certificates and keys that it names.
     ///
     /// # Errors
     /// For all that is wrong with it.
+    pub fn parse_outline(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::made_of(text, path, Raw::without_tls)
+    }
+
+    /// Checks the text of a file, and reads the certificates and keys that it names; `path` is for
+    /// messages and for names that are relative to its directory.
+    ///
+    /// # Errors
+    /// For all that is wrong with it or with what it names.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config = raw::read(text, build)
+        Self::made_of(text, path, |raw| raw)
+    }
+
+    fn made_of(text: &str, path: &Path, of: fn(Raw) -> Raw) -> Result<Self, ConfigError> {
+        let place = Place { dir: directory(path), now: Timestamp::now() };
+        let mut config = raw::read(text, |raw, faults| build(of(raw), place, faults))
             .map_err(|faults| ConfigError::Faults { path: path.to_owned(), faults })?;
-        let beside = path.parent().unwrap_or_else(|| Path::new("")).join(&config.state_dir);
-        config.state_dir = beside;
+        config.state_dir = place.dir.join(&config.state_dir);
         config.hash = hash(text.as_bytes());
         text.clone_into(&mut config.text);
         Ok(config)
@@ -113,6 +144,31 @@ impl Config {
     #[must_use]
     pub fn webhook(&self) -> Option<&str> {
         self.ramp.as_ref()?.webhook.as_ref().map(Webhook::url)
+    }
+
+    /// The files of TLS that it was made of, as they were then.
+    pub fn tls_files(&self) -> impl Iterator<Item = &Stamp> {
+        let listen = self.listen.tls.iter().flat_map(|tls| tls.files());
+        listen.chain(self.paths.iter().flat_map(|(_, path)| path.tls.files()))
+    }
+
+    /// The certificates that it presents, each with the section that names it: to clients those of
+    /// `listen`, to endpoints those of their path.
+    pub fn certificates(&self) -> impl Iterator<Item = (&'static str, &Certificate)> {
+        let listen = self.listen.tls.iter().flat_map(|tls| tls.certificates());
+        let paths = self.paths.iter();
+        let paths = paths.filter_map(|(side, path)| Some((side.name(), path.tls.certificate()?)));
+        listen.map(|certificate| ("listen", certificate)).chain(paths)
+    }
+
+    /// Takes over from `old` what of TLS is the same, so that sessions that were begun under it can be
+    /// resumed.
+    pub fn keep_tls(&mut self, old: &Self) {
+        if let (Some(new), Some(old)) = (&mut self.listen.tls, &old.listen.tls) {
+            new.keep(old);
+        }
+        self.paths.legacy.tls.keep(&old.paths.legacy.tls);
+        self.paths.async_.tls.keep(&old.paths.async_.tls);
     }
 
     /// The keys in which `new` differs although they can't change while the process runs.
@@ -127,6 +183,16 @@ impl Config {
         ];
         fixed.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
+}
+
+/// The directory that a config's relative names are relative to.
+fn directory(file: &Path) -> &Path {
+    file.parent().unwrap_or_else(|| Path::new(""))
+}
+
+/// The files of TLS that a config names, whatever else is wrong with its text.
+fn tls_files_of(text: &str, path: &Path) -> Vec<PathBuf> {
+    named_files(&raw::glance(text), directory(path))
 }
 
 /// The hash by which a file's content is known: 16 hexadecimal digits.
@@ -259,7 +325,7 @@ endpoints = ["http://127.0.0.1:9002"]
     fn all_faults_of_a_file_are_named_with_their_place() {
         let found = faults(
             "async_weight = 1.5\n[listen]\naddress = \"nowhere\"\nheader_timeout = \"0s\"\n\
-             [legacy]\nendpoints = [\"https://a\"]\nqueue = 3\n[split]\nkey = \"sid\"\n",
+             [legacy]\nendpoints = [\"ftp://a\"]\nqueue = 3\n[split]\nkey = \"sid\"\n",
         );
         for (line, part) in [
             ("1:16", "async_weight"),

@@ -11,10 +11,11 @@ use ipnet::IpNet;
 use crate::config::endpoint::EndpointConfig;
 use crate::config::guard::{GuardConfig, RampConfig};
 use crate::config::values::{
-    AdminAddress, Balance, ForceFrom, HeaderCase, LogTarget, Methods, Statuses,
+    AdminAddress, Balance, ForceFrom, HeaderCase, LogTarget, Methods, Protocol, Statuses,
 };
 use crate::route::sticky::Key;
 use crate::route::template::Pattern;
+use crate::tls::{ClientTls, ServerTls};
 use crate::vocab::{PerSide, Side, Weight};
 
 /// A config that holds together.
@@ -63,6 +64,10 @@ pub struct Listen {
     pub workers: usize,
     /// Open connections beyond which no more are accepted, over all workers.
     pub max_connections: usize,
+    /// Open connections of one client address beyond which more are closed; 0 is unlimited.
+    pub max_connections_per_address: usize,
+    /// Whether `trusted_proxies` say by the PROXY protocol whose connection it is.
+    pub proxy_protocol: bool,
     /// Peers whose Forwarded family is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// For a whole head.
@@ -77,6 +82,10 @@ pub struct Listen {
     pub header_count: usize,
     /// Largest request body, in bytes.
     pub body_bytes: u64,
+    /// Whether HTTP/2 is spoken: by ALPN over TLS, without TLS by prior knowledge.
+    pub http2: bool,
+    /// TLS, if it is spoken.
+    pub tls: Option<ServerTls>,
 }
 
 /// `[admin]`, as needed.
@@ -93,6 +102,10 @@ pub struct Admin {
 pub struct PathConfig {
     /// Where its requests go; at least one.
     pub endpoints: Vec<EndpointConfig>,
+    /// Which HTTP they are spoken to in.
+    pub protocol: Protocol,
+    /// For those of them that are spoken to over TLS.
+    pub tls: ClientTls,
     /// How an endpoint is picked.
     pub balance: Balance,
     /// Endpoints are probed so, if at all.

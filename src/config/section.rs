@@ -22,6 +22,8 @@ pub struct Fault {
     pub key: String,
     /// What is wrong.
     pub message: String,
+    /// Whether it may be gone a moment later, with the same file.
+    pub is_passing: bool,
 }
 
 impl fmt::Display for Fault {
@@ -47,13 +49,23 @@ impl<'a> Faults<'a> {
     }
 
     pub(crate) fn add(&self, span: Range<usize>, key: String, message: impl Into<String>) {
+        self.push(span, key, message.into(), false);
+    }
+
+    /// Records a fault that may be gone a moment later.
+    pub(crate) fn add_passing(&self, span: Range<usize>, key: String, message: String) {
+        self.push(span, key, message, true);
+    }
+
+    fn push(&self, span: Range<usize>, key: String, message: String, is_passing: bool) {
         let before = self.source.get(..span.start).unwrap_or(self.source);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         self.found.borrow_mut().push(Fault {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
             key,
-            message: message.into(),
+            message,
+            is_passing,
         });
     }
 
@@ -92,7 +104,8 @@ impl<'a> Section<'a> {
         Self { name, span, entries, faults }
     }
 
-    fn key(&self, key: &str) -> String {
+    /// The name of `key` with the table's own in front of it.
+    pub(crate) fn key(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 

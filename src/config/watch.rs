@@ -1,9 +1,11 @@
-//! Notices a changed config file, whichever way it was changed.
+//! Notices a changed config file, and changed files that it names, whichever way they were changed.
 //!
 //! An in-place write, a rename over the file, a delete-and-create, a swapped symlink (as Kubernetes
 //! does with `..data`) and a bind mount look different to inotify, and some not at all. So the
-//! directory is watched, and the content's hash is polled too. A change counts once two looks in a
-//! row agree, so that a file caught half-written is not read as a whole one.
+//! directory is watched, and the contents' hashes are polled too. A change counts once two looks in a
+//! row agree, so that a file caught half-written is not read as a whole one. A certificate and its key
+//! that are replaced one after the other don't match in between: that is refused, and mended by the
+//! look that sees the second.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -14,23 +16,23 @@ use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::{hash, read_text};
-use crate::error::is_out_of_resources;
+use crate::config::look::{Seen, Watched};
 use crate::publisher::Publisher;
 
-/// The hash is taken at least this often.
+/// A look is taken at least this often.
 const POLL: Duration = Duration::from_millis(150);
 /// How long after a refusal for a passing reason the same file is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long a content must stay the same.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Reloads whenever the file's content has changed. Never ends.
+/// Reloads whenever the content of the file, or of one that it names, has changed. Never ends.
 pub async fn run(publisher: Arc<Publisher>) {
     let (events, mut changed) = mpsc::channel(1);
     let file = publisher.file().to_owned();
     let _watcher = watch_directory(&file, events);
-    let mut known = Some(publisher.current().config.hash.clone());
+    let mut watched = Watched::new(&file);
+    let mut known = Seen::of(&publisher.current().config);
     // When a file that was refused for a passing reason is tried again.
     let mut again: Option<Instant> = None;
     loop {
@@ -39,15 +41,15 @@ pub async fn run(publisher: Arc<Publisher>) {
             sleep(POLL).await;
         }
         let is_due = again.is_some_and(|at| at <= Instant::now());
-        let Some(seen) = content_hash(&file).filter(|seen| *seen != known || is_due) else {
+        let Some(seen) = watched.look().filter(|seen| *seen != known || is_due) else {
             continue;
         };
         sleep(SETTLE).await;
-        if content_hash(&file).as_ref() != Some(&seen) {
+        if watched.look().as_ref() != Some(&seen) {
             continue;
         }
         known = seen;
-        if known.is_none() {
+        if known.text.is_none() {
             tracing::warn!(file = %file.display(), "config file can't be read");
         }
         let publisher = publisher.clone();
@@ -61,16 +63,6 @@ pub async fn run(publisher: Arc<Publisher>) {
                 None
             }
         };
-    }
-}
-
-/// The content's hash, or none while the file can't be read, as between a delete and a create. `None`
-/// when there was no descriptor to look with, which says nothing of the file.
-fn content_hash(file: &Path) -> Option<Option<String>> {
-    match read_text(file) {
-        Ok(text) => Some(Some(hash(text.as_bytes()))),
-        Err(error) if is_out_of_resources(&error) => None,
-        Err(_) => Some(None),
     }
 }
 

@@ -80,9 +80,12 @@ pub fn run(file: &Path, rate: u32, seconds: Option<u64>) -> anyhow::Result<ExitC
 fn endpoint(config: &Config, side: Side) -> anyhow::Result<SocketAddr> {
     let endpoint = &config.paths.get(side).endpoints[0];
     match endpoint.origin {
-        Origin::Address(address) if address.ip().is_loopback() => Ok(address),
+        Origin::Address(address) if address.ip().is_loopback() && !endpoint.is_tls => Ok(address),
         Origin::Address(_) | Origin::Host { .. } | Origin::Service { .. } => {
-            bail!("the demo's {side} endpoint must be a loopback address: {}", endpoint.origin)
+            bail!(
+                "the demo's {side} endpoint must be http:// and a loopback address: {}",
+                endpoint.origin
+            )
         }
     }
 }

@@ -212,13 +212,21 @@ impl Page {
             let number = sum(&|shard| shard.client_faults[fault as usize].get());
             self.counter("cutover_client_errors_total", &[("kind", fault.name())], number);
         }
-        let http1 = [("protocol", "http1")];
-        self.gauge("cutover_connections_open", &http1, sum(&|shard| shard.connections.get()));
-        self.counter("cutover_connections_total", &http1, sum(&|s| s.connections_total.get()));
+        let http2 = sum(&|shard| shard.http2_connections.get());
+        let http2_total = sum(&|shard| shard.http2_connections_total.get());
+        let http1 = sum(&|shard| shard.connections.get()).saturating_sub(http2);
+        let http1_total = sum(&|s| s.connections_total.get()).saturating_sub(http2_total);
+        for (name, open, total) in [("http1", http1, http1_total), ("http2", http2, http2_total)] {
+            let protocol = [("protocol", name)];
+            self.gauge("cutover_connections_open", &protocol, open);
+            self.counter("cutover_connections_total", &protocol, total);
+        }
         let rejected = "cutover_connections_rejected_total";
         self.counter(rejected, &[("reason", "resources")], sum(&|s| s.accept_failures.get()));
         let held_back = sum(&|shard| shard.connections_held_back.get());
         self.counter(rejected, &[("reason", "max_connections")], held_back);
+        let over_quota = sum(&|shard| shard.connections_over_quota.get());
+        self.counter(rejected, &[("reason", "max_connections_per_address")], over_quota);
         self.counter("cutover_panics_total", &[], sum(&|shard| shard.panics.get()));
         let refused = sum(&|shard| shard.out_of_resources.get());
         self.counter("cutover_out_of_resources_total", &[], refused);
@@ -348,7 +356,7 @@ mod tests {
         let metrics = Metrics::new(1).unwrap();
         metrics.shard(0).sides.get(Side::Legacy).route(RouteId(0)).codes.count(200);
         let _cells = metrics.shard(0).endpoint(Side::Legacy, "127.0.0.1:1");
-        let endpoint = Endpoint::new("127.0.0.1:1".to_owned(), Vec::new(), String::new());
+        let endpoint = Endpoint::new("127.0.0.1:1".to_owned(), Vec::new(), String::new(), false);
         endpoint.lag.record(0, 1, Duration::ZERO);
         let member = Member { endpoint: Arc::new(endpoint), weight: 1, priority: 0 };
         let eject = EjectRules {

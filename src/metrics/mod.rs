@@ -36,6 +36,7 @@ pub struct Metrics {
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
     config_hash: IntGaugeVec,
+    certificate_expiry: IntGaugeVec,
     drain_phase: IntGaugeVec,
     dns_lookups: IntCounterVec,
     /// What the guard shows.
@@ -48,6 +49,7 @@ pub struct Metrics {
 struct Shown {
     routes: HashSet<String>,
     hash: String,
+    certificates: HashSet<[String; 2]>,
 }
 
 impl Metrics {
@@ -87,6 +89,13 @@ impl Metrics {
                 Opts::new("cutover_config_info", "The config in force, by the hash of its file."),
                 &["hash"],
             )?,
+            certificate_expiry: IntGaugeVec::new(
+                Opts::new(
+                    "cutover_tls_certificate_expiry_timestamp_seconds",
+                    "When a certificate or its chain expires, in seconds since 1970.",
+                ),
+                &["section", "certificate"],
+            )?,
             drain_phase: IntGaugeVec::new(
                 Opts::new("cutover_drain_state", "1 for the phase that the process is in."),
                 &["phase"],
@@ -118,6 +127,7 @@ impl Metrics {
         self.registry.register(Box::new(self.reload_successful.clone()))?;
         self.registry.register(Box::new(self.reload_timestamp.clone()))?;
         self.registry.register(Box::new(self.config_hash.clone()))?;
+        self.registry.register(Box::new(self.certificate_expiry.clone()))?;
         self.registry.register(Box::new(self.drain_phase.clone()))?;
         self.registry.register(Box::new(self.dns_lookups.clone()))?;
         self.registry.register(Box::new(Families::new(self.shared.clone())?))?;
@@ -205,6 +215,26 @@ impl Metrics {
         }
     }
 
+    /// Shows until when the certificates in force are valid, and only those: the section and the file
+    /// that the config names them by, and seconds since 1970.
+    pub fn set_certificates<'a>(
+        &self,
+        certificates: impl Iterator<Item = (&'a str, &'a str, i64)>,
+    ) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut shown.certificates);
+        for (section, file, not_after) in certificates {
+            self.certificate_expiry.with_label_values(&[section, file]).set(not_after);
+            let labels = [section, file].map(str::to_owned);
+            gone.remove(&labels);
+            shown.certificates.insert(labels);
+        }
+        for labels in gone {
+            // It was shown, so it is there.
+            let _ = self.certificate_expiry.remove_label_values(&labels);
+        }
+    }
+
     /// Shows that a new config was refused.
     pub fn config_refused(&self) {
         self.reloads.with_label_values(&["failure"]).inc();
@@ -287,14 +317,24 @@ mod tests {
         let half = Weight::from_share(0.5).unwrap();
         metrics.set_weights([("a", half, half), ("b", half, half)].into_iter());
         metrics.config_applied("one", 0.0);
+        metrics.set_certificates([("listen", "a.pem", 7), ("async", "b.pem", 8)].into_iter());
+        metrics.set_certificates([("listen", "b.pem", 9), ("async", "b.pem", 9)].into_iter());
         metrics.set_weights([("b", Weight::ONE, half)].into_iter());
         metrics.config_applied("two", 0.0);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         let shown = text.lines().filter(|line| {
-            line.starts_with("cutover_weight{") || line.starts_with("cutover_config_info{")
+            [
+                "cutover_weight{",
+                "cutover_config_info{",
+                "cutover_tls_certificate_expiry_timestamp_seconds{",
+            ]
+            .iter()
+            .any(|name| line.starts_with(name))
         });
         let expected = [
             r#"cutover_config_info{hash="two"} 1"#,
+            r#"cutover_tls_certificate_expiry_timestamp_seconds{certificate="b.pem",section="async"} 9"#,
+            r#"cutover_tls_certificate_expiry_timestamp_seconds{certificate="b.pem",section="listen"} 9"#,
             r#"cutover_weight{kind="configured",route="b"} 1"#,
             r#"cutover_weight{kind="effective",route="b"} 0.5"#,
         ];

@@ -133,6 +133,12 @@ pub struct Shard {
     pub connections: Cell64,
     /// Client connections ever accepted.
     pub connections_total: Cell64,
+    /// Those that speak HTTP/2, of the open ones.
+    pub http2_connections: Cell64,
+    /// Those that spoke HTTP/2, of all.
+    pub http2_connections_total: Cell64,
+    /// Connections closed because their address had `max_connections_per_address`.
+    pub connections_over_quota: Cell64,
     /// Times that accepting failed for want of resources.
     pub accept_failures: Cell64,
     /// Times that accepting paused because `max_connections` were open.

@@ -171,7 +171,7 @@ impl Publisher {
         reloaded
     }
 
-    fn publish(&self, config: Config) -> Result<(), ConfigError> {
+    fn publish(&self, mut config: Config) -> Result<(), ConfigError> {
         let old = self.current();
         let keys = old.config.fixed_changes(&config);
         if !keys.is_empty() {
@@ -179,6 +179,7 @@ impl Publisher {
         }
         let refused = |faults| ConfigError::Faults { path: self.file.clone(), faults };
         let answers = self.resolve_new(&config)?;
+        config.keep_tls(&old.config);
         let config = Arc::new(config);
         let mut state = self.lock();
         let mut next = state.clone();
@@ -302,6 +303,10 @@ impl Publisher {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since_1970.map_or(0.0, |span| span.as_secs_f64());
         self.metrics.config_applied(&snapshot.config.hash, seconds);
+        let certificates = snapshot.config.certificates();
+        self.metrics.set_certificates(certificates.map(|(section, certificate)| {
+            (section, certificate.file.as_str(), certificate.not_after.as_second())
+        }));
     }
 
     /// The way back of each route whose weight falls.

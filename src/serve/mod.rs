@@ -1,5 +1,6 @@
 //! One client connection: its first bytes, then the HTTP that it speaks.
 
+pub mod caller;
 pub mod http1;
 pub mod http2;
 pub mod opening;

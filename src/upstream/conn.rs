@@ -1,22 +1,20 @@
 //! A connection to a backend, whichever version of HTTP it speaks: send a request, get its head and
 //! body, and know whether it may be used again. The seam behind which the codecs may change.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use futures_util::future::Either;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::config::values::HeaderCase;
 use crate::error::{PathFault, ProxyError, is_out_of_resources};
-use crate::upstream::dial::dial;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::reach::{Dialect, Unreached};
 use crate::upstream::unsent::SendError;
 use crate::upstream::{http1, http2};
 use crate::wire::exchange::Exchange;
 use crate::wire::inflow::Inflow;
 use crate::wire::socket::Scratch;
-use crate::wire::transport::Transport;
 use crate::wire::upgrade::TunnelEnd;
 use crate::wire::upload::RequestBody;
 
@@ -38,37 +36,25 @@ pub enum Opened {
     Http2(http2::Connection),
 }
 
-/// How an endpoint is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dialect {
-    /// How header names are written in HTTP/1.
-    pub case: HeaderCase,
-    /// Whether HTTP/2 is spoken without asking (RFC 9113 section 3.3).
-    pub knows_http2: bool,
-}
-
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite {}
 impl<T: AsyncRead + AsyncWrite> Duplex for T {}
 
-/// Connects to whichever of `addresses` is up first. Cancel safe: a connection that is not wanted
-/// any more is closed.
+/// Connects to an endpoint. Cancel safe: a connection that is not wanted any more is closed.
 ///
 /// # Errors
-/// [`PathFault::Connect`], or that we are out of resources ourselves.
+/// [`PathFault::Connect`] or [`PathFault::Tls`], or that we are out of resources ourselves.
 pub async fn open(
-    addresses: &[SocketAddr],
-    dialect: Dialect,
+    endpoint: &Endpoint,
+    dialect: &Dialect,
     scratch: Scratch,
 ) -> Result<Opened, ProxyError> {
-    let stream = dial(addresses).await.map_err(|error| match is_out_of_resources(&error) {
-        true => ProxyError::Resources,
-        false => ProxyError::Path(PathFault::Connect),
+    let transport = dialect.reach(endpoint).await.map_err(|error| match error {
+        Unreached::Tcp(error) if is_out_of_resources(&error) => ProxyError::Resources,
+        Unreached::Tcp(_) => ProxyError::Path(PathFault::Connect),
+        Unreached::Tls(_) => ProxyError::Path(PathFault::Tls),
     })?;
-    // Small requests go out at once; a socket that refuses the option works without it.
-    let _ = stream.set_nodelay(true);
-    let transport = Transport::Plain(stream);
-    if dialect.knows_http2 || transport.has_agreed_on_http2() {
+    if dialect.is_http2_on(&transport) {
         http2::Connection::open(transport, scratch).await.map(Opened::Http2)
     } else {
         http1::Connection::open(transport, dialect.case, scratch).await.map(Opened::Http1)

@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub addresses: Vec<SocketAddr>,
     /// Host and port as configured: what probes send as Host.
     pub authority: String,
+    /// Whether it is spoken to over TLS.
+    pub is_tls: bool,
     load: Load,
     health: AtomicU8,
     is_ejected: AtomicBool,
@@ -78,11 +80,12 @@ pub struct Member {
 impl Endpoint {
     /// An endpoint of which nothing is known yet.
     #[must_use]
-    pub fn new(label: String, addresses: Vec<SocketAddr>, authority: String) -> Self {
+    pub fn new(label: String, addresses: Vec<SocketAddr>, authority: String, is_tls: bool) -> Self {
         Self {
             label,
             addresses,
             authority,
+            is_tls,
             load: Load::default(),
             health: AtomicU8::new(Health::Unchecked as u8),
             is_ejected: AtomicBool::new(false),
@@ -93,6 +96,13 @@ impl Endpoint {
             lag: LoopLag::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// The host of its authority, an IPv6 address without brackets: what its certificate must be for.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _port)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// Requests that it has now, over all workers.
@@ -194,5 +204,20 @@ impl Member {
             priority: *priority,
         };
         (candidate, warmth < 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_neither_port_nor_brackets() {
+        for (authority, host) in
+            [("a.test:443", "a.test"), ("10.0.0.1:443", "10.0.0.1"), ("[::1]:443", "::1"), ("", "")]
+        {
+            let endpoint = Endpoint::new(String::new(), Vec::new(), authority.to_owned(), true);
+            assert_eq!(endpoint.host(), host, "{authority}");
+        }
     }
 }

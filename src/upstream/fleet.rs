@@ -107,13 +107,16 @@ impl Fleet {
         label: &str,
         addresses: &[SocketAddr],
         authority: &str,
+        is_tls: bool,
     ) -> Arc<Endpoint> {
         let members = self.members();
         let known = members.iter().map(|member| &member.endpoint).find(|known| {
-            known.label == label && known.addresses == addresses && known.authority == authority
+            (known.label == label && known.addresses == addresses)
+                && (known.authority == authority && known.is_tls == is_tls)
         });
         known.cloned().unwrap_or_else(|| {
-            Arc::new(Endpoint::new(label.to_owned(), addresses.to_vec(), authority.to_owned()))
+            let (label, authority) = (label.to_owned(), authority.to_owned());
+            Arc::new(Endpoint::new(label, addresses.to_vec(), authority, is_tls))
         })
     }
 

@@ -5,29 +5,17 @@
 //! whether the way back would carry. While a change of mind is near, probes come twice as fast.
 
 use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::{Either, select};
-use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::uri::PathAndQuery;
-use http::{Request, StatusCode};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::HealthConfig;
 use crate::error::is_out_of_resources;
 use crate::ids::Ids;
-use crate::upstream::dial::dial;
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::ask::Asked;
 use crate::upstream::fleet::Fleet;
 use crate::upstream::standing::Health;
-
-/// The most that is read of a probe's response head.
-const HEAD_MAX: usize = 16 * 1024;
 
 /// What the probes of one endpoint have said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,11 +54,12 @@ impl Streak {
 }
 
 /// Probes an endpoint until it is dropped.
-pub async fn watch(endpoint: &Endpoint, fleet: &Fleet, config: &HealthConfig, draws: Ids) {
+pub async fn watch(asked: Asked<'_>, fleet: &Fleet, config: &HealthConfig, draws: Ids) {
+    let endpoint = asked.endpoint;
     let mut streak = Streak { health: endpoint.health(), against: 0 };
     loop {
         let began = Instant::now();
-        let probed = match timeout(config.timeout, probe(endpoint, config)).await {
+        let probed = match timeout(config.timeout, probe(asked, config)).await {
             Ok(probed) => probed,
             Err(_late) => Err(io::Error::other(format!("no answer in {:?}", config.timeout))),
         };
@@ -87,35 +76,8 @@ pub async fn watch(endpoint: &Endpoint, fleet: &Fleet, config: &HealthConfig, dr
 
 /// # Errors
 /// Why the endpoint is not as it should be.
-async fn probe(endpoint: &Endpoint, config: &HealthConfig) -> io::Result<()> {
-    accepted(ask(endpoint, &config.path).await?, config)
-}
-
-/// Asks the endpoint for `path`, on a connection of its own.
-///
-/// # Errors
-/// When it can't be reached, or does not answer with HTTP.
-pub async fn ask(endpoint: &Endpoint, path: &PathAndQuery) -> io::Result<StatusCode> {
-    let stream = dial(&endpoint.addresses).await?;
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(HEAD_MAX).title_case_headers(true);
-    let (mut sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::get(path.as_str())
-        .header(HOST, &endpoint.authority)
-        .header(USER_AGENT, concat!("cutover/", env!("CARGO_PKG_VERSION")))
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
-    // The connection ends with its one response, which has then come all the same.
-    let responded = match select(pin!(sender.send_request(request)), Box::pin(connection)).await {
-        Either::Left((responded, _)) => responded,
-        Either::Right((ended, responding)) => {
-            drop(ended);
-            responding.await
-        }
-    };
-    responded.map(|response| response.status()).map_err(io::Error::other)
+async fn probe(asked: Asked<'_>, config: &HealthConfig) -> io::Result<()> {
+    accepted(asked.ask(&config.path).await?, config)
 }
 
 fn accepted(status: StatusCode, config: &HealthConfig) -> io::Result<()> {

@@ -20,6 +20,8 @@ pub struct Location {
     pub addresses: Vec<SocketAddr>,
     /// Host and port by which it is known.
     pub authority: String,
+    /// Whether it is spoken to over TLS.
+    pub is_tls: bool,
     /// Its share relative to the others of its origin.
     pub weight: u32,
     /// Lower ones go first.
@@ -62,6 +64,7 @@ impl Host {
         pairs(self).into_iter().map(move |addresses| Location {
             addresses,
             authority: authority.clone(),
+            is_tls: false,
             weight,
             priority,
         })
@@ -75,6 +78,7 @@ pub fn locate(endpoint: &EndpointConfig, answers: &Answers) -> Vec<Location> {
         Origin::Address(address) => vec![Location {
             addresses: vec![*address],
             authority: address.to_string(),
+            is_tls: false,
             weight: 1,
             priority: 0,
         }],
@@ -84,6 +88,7 @@ pub fn locate(endpoint: &EndpointConfig, answers: &Answers) -> Vec<Location> {
     };
     for location in &mut locations {
         location.weight *= u32::from(endpoint.weight);
+        location.is_tls = endpoint.is_tls;
     }
     locations
 }
@@ -173,15 +178,23 @@ mod tests {
         assert_eq!(of_hosts(&[other]), []);
     }
 
+    fn plain(origin: Origin) -> EndpointConfig {
+        EndpointConfig { origin, is_tls: false, weight: 1, usage: None }
+    }
+
     #[test]
-    fn the_weight_of_an_entry_is_that_of_each_of_its_endpoints() {
+    fn weight_and_scheme_of_an_entry_are_those_of_each_of_its_endpoints() {
         let origin = Origin::Host { name: "h".to_owned(), port: 80 };
-        let endpoint = EndpointConfig { origin: origin.clone(), weight: 3, usage: None };
+        let endpoint = EndpointConfig { is_tls: true, weight: 3, ..plain(origin.clone()) };
         assert!(locate(&endpoint, &Answers::new()).is_empty());
         let answers = Answers::from([(origin, vec![host(&["10.0.0.1", "10.0.0.2"])])]);
-        assert_eq!(shown(&locate(&endpoint, &answers)), ["10.0.0.1:80*3 p0", "10.0.0.2:80*3 p0"]);
+        let located = locate(&endpoint, &answers);
+        assert_eq!(shown(&located), ["10.0.0.1:80*3 p0", "10.0.0.2:80*3 p0"]);
+        assert!(located.iter().all(|location| location.is_tls));
         let origin = "http://127.0.0.1:9".parse().unwrap();
-        let fixed = EndpointConfig { origin, weight: 2, usage: None };
-        assert_eq!(shown(&locate(&fixed, &answers)), ["127.0.0.1:9*2 p0"]);
+        let fixed = EndpointConfig { weight: 2, ..plain(origin) };
+        let located = locate(&fixed, &answers);
+        assert_eq!(shown(&located), ["127.0.0.1:9*2 p0"]);
+        assert!(!located[0].is_tls);
     }
 }

@@ -5,6 +5,7 @@
 //! one wants endpoints as services that each own their readiness, the other locks on each request.
 
 pub mod admit;
+pub mod ask;
 pub mod attempt;
 pub mod balance;
 pub mod conn;
@@ -22,6 +23,7 @@ pub mod loop_probe;
 pub mod path;
 pub mod plan;
 pub mod pool;
+pub mod reach;
 pub mod retry;
 pub mod silence;
 pub mod standing;

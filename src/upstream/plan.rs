@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::config::values::Balance;
 use crate::config::{Config, Failover, Retry};
 use crate::tick::Span;
-use crate::upstream::conn::Dialect;
 use crate::upstream::eject::EjectRules;
 use crate::upstream::endpoint::Member;
 use crate::upstream::fleet::FleetRules;
+use crate::upstream::reach::Dialect;
 use crate::vocab::Side;
 
 /// A path's limits and endpoints.
@@ -78,7 +78,7 @@ impl Plan {
             },
             retry,
             failover,
-            dialect: Dialect { case: config.header_case, knows_http2: false },
+            dialect: Dialect::of(config),
             min_idle: config.min_idle.min(config.pool_idle.div_ceil(workers.max(1))),
             max_in_flight: config.max_in_flight,
             queue_depth: config.queue_depth,

@@ -17,10 +17,11 @@ use crate::error::{PathFault, ProxyError};
 use crate::ids::Ids;
 use crate::metrics::shard::{EndpointCells, Shard};
 use crate::tick::{Span, Ticks};
-use crate::upstream::conn::{self, Connection, Dialect, Opened};
+use crate::upstream::conn::{self, Connection, Opened};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::fleet::Fleet;
 use crate::upstream::plan::Plan;
+use crate::upstream::reach::Dialect;
 use crate::upstream::{http1, http2};
 use crate::vocab::Side;
 use crate::wire::socket::Scratch;
@@ -112,14 +113,14 @@ impl Pool {
             side,
             fleet,
             shard,
-            dialect: plan.dialect,
+            dialect: plan.dialect.clone(),
             ticks,
             scratch,
             limits: Cell::new(limits(plan)),
             idle: RefCell::default(),
             leased: Cell::new(0),
             shared: RefCell::default(),
-            multiplexes: Cell::new(plan.dialect.knows_http2),
+            multiplexes: Cell::new(plan.dialect.is_always_http2()),
             opening: Cell::new(false),
             opened: Notify::new(),
             retired: Cell::new(false),
@@ -189,8 +190,7 @@ impl Pool {
         // Counted as failed unless it comes up, also when a deadline drops this future.
         let mut connecting = Connecting { pool: self, up: false };
         self.opening.set(true);
-        let opened =
-            conn::open(&self.endpoint.addresses, self.dialect, self.scratch.clone()).await?;
+        let opened = conn::open(&self.endpoint, &self.dialect, self.scratch.clone()).await?;
         connecting.up = true;
         match opened {
             Opened::Http1(connection) => {

@@ -35,7 +35,7 @@ pub fn may_retry(
         ProxyError::Path(fault) => fault,
     };
     match fault {
-        PathFault::Connect | PathFault::ConnectTimeout => true,
+        PathFault::Connect | PathFault::ConnectTimeout | PathFault::Tls => true,
         PathFault::Reset | PathFault::Protocol | PathFault::ResponseTimeout => {
             progress == Progress::NotSent || methods.has(method)
         }
@@ -60,6 +60,7 @@ pub fn may_fail_over(
         ProxyError::Path(
             PathFault::Connect
             | PathFault::ConnectTimeout
+            | PathFault::Tls
             | PathFault::Reset
             | PathFault::Protocol
             | PathFault::ResponseTimeout

@@ -1,5 +1,6 @@
 //! Accepting: connections spread evenly over the workers, and no more are taken than allowed.
 
+use crate::harness::raw::Raw;
 use crate::harness::{Backend, Client, Latch, Proxy, Reply, Setup, eventually};
 
 /// Open connections of each of two workers.
@@ -75,4 +76,27 @@ fn a_limit_raised_by_a_reload_lets_those_in_that_wait() {
         assert_eq!(client.response().status, 200);
     }
     assert_eq!(open(), 5.0);
+}
+
+#[test]
+fn one_address_has_no_more_connections_than_it_may_and_others_are_not_disturbed() {
+    let legacy = Backend::ok("legacy");
+    let lines = "max_connections_per_address = 2\nproxy_protocol = true\n\
+                 trusted_proxies = [\"127.0.0.0/8\"]";
+    let proxy = Setup::new(legacy.address, legacy.address).listen(lines).start();
+    let ask = |address: &str| {
+        let mut client = Raw::connect(proxy.address);
+        client.send(format!("PROXY TCP4 {address} 192.0.2.9 1 80\r\n"));
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let status = client.reply().status();
+        (client, status)
+    };
+    let held: Vec<_> = (0..2).map(|_| ask("192.0.2.1")).collect();
+    assert!(held.iter().all(|(_, status)| *status == 200), "{held:?}");
+    assert_eq!(ask("192.0.2.1").1, 0, "closed without a word");
+    assert_eq!(ask("192.0.2.2").1, 200);
+    let reason = [("reason", "max_connections_per_address")];
+    assert_eq!(proxy.scrape().sum("cutover_connections_rejected_total", &reason), 1.0);
+    drop(held);
+    eventually!(ask("192.0.2.1").1 == 200);
 }

@@ -43,6 +43,7 @@ mod retry;
 mod split;
 mod stream;
 mod tidy;
+mod tls_config;
 mod tunnel;
 mod wire;
 mod wire_refused;

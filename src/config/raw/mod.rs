@@ -1,9 +1,11 @@
 //! The config as it is typed: every key, its kind and its default, in the order of the reference.
 //!
-//! A key of a path is in `path`, one of the guard or the ramp in `guard`, all others are here.
+//! A key of a path is in `path`, one of the guard or the ramp in `guard`, one of TLS in `tls`, all
+//! others are here.
 
 pub(crate) mod guard;
 pub(crate) mod path;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -17,6 +19,7 @@ use crate::config::guard::GuardConfig;
 use crate::config::limits::{at_least_one, count, positive, share, size, time};
 use crate::config::raw::guard::{Ramp, guard, ramp};
 use crate::config::raw::path::{Path, path};
+use crate::config::raw::tls::{ClientTls, ServerTls};
 use crate::config::section::{Fault, Faults, Section};
 use crate::config::values::{AdminAddress, ForceFrom, LogFormat, LogTarget, Methods, Share, Size};
 use crate::vocab::{Side, Weight};
@@ -41,12 +44,24 @@ pub(crate) struct Raw {
     pub(crate) access_log: AccessLog,
 }
 
+impl Raw {
+    /// The same, but that no file is named.
+    pub(crate) fn without_tls(mut self) -> Self {
+        self.listen.tls = None;
+        self.legacy.tls = ClientTls::default();
+        self.async_.tls = ClientTls::default();
+        self
+    }
+}
+
 /// `[listen]`
 #[derive(Debug)]
 pub(crate) struct Listen {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: usize,
+    pub(crate) proxy_protocol: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) header_timeout: Duration,
     pub(crate) idle_timeout: Duration,
@@ -54,6 +69,8 @@ pub(crate) struct Listen {
     pub(crate) header_bytes: u64,
     pub(crate) header_count: usize,
     pub(crate) body_bytes: u64,
+    pub(crate) http2: bool,
+    pub(crate) tls: Option<ServerTls>,
 }
 
 /// `[admin]`
@@ -143,6 +160,11 @@ pub(crate) fn read<T>(
     }
 }
 
+/// What could be read of `source`, whatever is wrong with it.
+pub(crate) fn glance(source: &str) -> Raw {
+    document(&Faults::new(source))
+}
+
 /// A faulty value is recorded and its default taken, so that the rest can still be checked.
 fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let mut file = Section::document(faults);
@@ -194,20 +216,42 @@ fn listen(mut table: Section<'_>) -> Listen {
         (None, Some(many)) => many.into_inner(),
         (None, None) => Vec::new(),
     };
+    let (proxy_protocol, trusted_proxies) = proxies(&mut table);
     let listen = Listen {
         addresses,
         workers: count(&mut table, "workers", 0),
         max_connections: at_least_one(&mut table, "max_connections", 10_000),
-        trusted_proxies: table.or("trusted_proxies", Vec::new()),
+        max_connections_per_address: count(&mut table, "max_connections_per_address", 0),
+        proxy_protocol,
+        trusted_proxies,
         header_timeout: positive(&mut table, "header_timeout", 10),
         idle_timeout: positive(&mut table, "idle_timeout", 75),
         body_idle_timeout: positive(&mut table, "body_idle_timeout", 30),
         header_bytes: size(&mut table, "header_bytes", 64 << 10, 1 << 10..=1 << 20),
         header_count: at_least_one(&mut table, "header_count", 100),
         body_bytes: table.or("body_bytes", Size(u64::MAX)).0,
+        http2: table.or("http2", true),
+        tls: table.has("tls").then(|| tls::server(table.section("tls"))),
     };
     table.finish();
     listen
+}
+
+/// Who is believed, and whether by the PROXY protocol. It says whose the connection is, so nobody but
+/// a trusted proxy may speak it.
+fn proxies(table: &mut Section<'_>) -> (bool, Vec<IpNet>) {
+    // A list that is faulty may have named some.
+    let is_faulty = table.has("trusted_proxies");
+    let trusted = table.optional::<Vec<IpNet>>("trusted_proxies").map(Spanned::into_inner);
+    let is_nobody = trusted.as_ref().map_or(!is_faulty, Vec::is_empty);
+    let Some(proxy_protocol) = table.optional::<bool>("proxy_protocol") else {
+        return (false, trusted.unwrap_or_default());
+    };
+    if *proxy_protocol.get_ref() && is_nobody {
+        let message = "is true, but nobody may speak it: `trusted_proxies` is empty";
+        table.fault(proxy_protocol.span(), "proxy_protocol", message);
+    }
+    (proxy_protocol.into_inner(), trusted.unwrap_or_default())
 }
 
 fn admin(mut table: Section<'_>) -> Admin {

@@ -7,14 +7,17 @@ use toml::Spanned;
 
 use crate::config::endpoint::EndpointConfig;
 use crate::config::limits::{at_least_one, count, positive, share, time, time_within};
+use crate::config::raw::tls::{self, ClientTls};
 use crate::config::section::Section;
-use crate::config::values::{Balance, HeaderCase, Share, Statuses};
+use crate::config::values::{Balance, HeaderCase, Protocol, Share, Statuses};
 use crate::vocab::Side;
 
 /// `[legacy]` and `[async]`
 #[derive(Debug)]
 pub(crate) struct Path {
     pub(crate) endpoints: Vec<Spanned<EndpointConfig>>,
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: ClientTls,
     pub(crate) balance: Balance,
     pub(crate) health: Option<Health>,
     pub(crate) loop_probe: Option<LoopProbe>,
@@ -81,6 +84,8 @@ pub(crate) fn path(mut table: Section<'_>, side: Side) -> Path {
     let endpoints = table.required::<Vec<Spanned<EndpointConfig>>>("endpoints");
     let path = Path {
         endpoints: endpoints.map(Spanned::into_inner).unwrap_or_default(),
+        protocol: table.or("protocol", Protocol::default()),
+        tls: tls::client(table.section("tls")),
         balance: table.or("balance", Balance::default()),
         health: table.has("health").then(|| health(table.section("health"))),
         loop_probe: table.has("loop_probe").then(|| loop_probe(table.section("loop_probe"))),

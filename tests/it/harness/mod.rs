@@ -4,6 +4,7 @@
 //! already, and starts it. When a proxy is dropped, nothing may be in flight any more.
 
 pub(crate) mod backend;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod guard;
