@@ -150,6 +150,12 @@ impl Timer {
         }
     }
 
+    /// The present tick.
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        self.ticks.now()
+    }
+
     /// Wakes the task that it is registered for.
     pub fn wake(&self) {
         if let Some(waker) = self.slot.waker.borrow().as_ref() {

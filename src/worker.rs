@@ -35,7 +35,8 @@ use crate::snapshot::Turns;
 use crate::tick::{Span, TICK, Ticks};
 use crate::upstream::path::Supplies;
 use crate::wire::exchange::Exchange;
-use crate::wire::socket::{ClientSocket, scratch};
+use crate::wire::joined::scratch;
+use crate::wire::socket::ClientSocket;
 
 /// Pools are swept once in so many ticks.
 const SWEEP_TICKS: u32 = 10;

@@ -26,7 +26,7 @@ use crate::tick::{Deadline, Span};
 use crate::wire::body::BodyError;
 use crate::wire::exchange::Exchange;
 use crate::wire::inflow::Inflow;
-use crate::wire::socket::ClientStream;
+use crate::wire::socket::{ClientSocket, ClientStream};
 
 /// Streams that a client may have open at once: the least that RFC 9113 section 6.5.2 advises.
 pub const STREAMS_MAX: u32 = 100;
@@ -76,7 +76,7 @@ impl ClientConnection {
     {
         let Self { socket, exchange, phase, tunnels, .. } = self;
         exchange.enter_http2();
-        let io = ClientStream(socket);
+        let io = ClientStream(socket.clone());
         let Some(mut http) = shake_hands(builder, io, &exchange).await else {
             return;
         };
@@ -91,7 +91,7 @@ impl ClientConnection {
                 drop(lasting);
             });
         };
-        let ended = accept(&mut http, &streams, spawn).await;
+        let ended = accept(&mut http, (&streams, &socket), spawn).await;
         streams.exchange.timer.disarm(Deadline::Client);
         match ended {
             Ended::Closed | Ended::Late => {}
@@ -139,7 +139,7 @@ async fn shake_hands(builder: &Builder, io: ClientStream, exchange: &Exchange) -
 /// Accepts streams until the connection has ended.
 async fn accept(
     http: &mut Http2,
-    streams: &Streams,
+    (streams, socket): (&Streams, &ClientSocket),
     spawn: impl Fn(Request<RecvStream>, SendResponse<Bytes>),
 ) -> Ended {
     let mut is_ending = false;
@@ -147,7 +147,7 @@ async fn accept(
         let timer = &streams.exchange.timer;
         timer.register(cx.waker());
         loop {
-            if streams.is_restless() {
+            if streams.is_restless() || socket.is_flooded() {
                 return Poll::Ready(Ended::Restless);
             }
             if !is_ending && may_end(streams) {
@@ -165,6 +165,10 @@ async fn accept(
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(error)),
                 Poll::Ready(None) => return Poll::Ready(Ended::Closed),
                 Poll::Pending if timer.expired(Deadline::Watch) => return Poll::Ready(Ended::Late),
+                Poll::Pending if timer.expired(Deadline::Exchange) => {
+                    streams.exchange.blame(ClientFault::HeadTimeout);
+                    return Poll::Ready(Ended::Late);
+                }
                 Poll::Pending if timer.expired(Deadline::Client) && is_ending => {
                     return Poll::Ready(Ended::Late);
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::drain;
 use crate::serve::tunnel::TunnelSeat;
-use crate::tick::{Deadline, Span};
+use crate::tick::Span;
 use crate::wire::exchange::Exchange;
 
 /// Streams that a client may take back in [`RESETS_SPAN`]: each may cost a connection to a backend.
@@ -31,6 +31,8 @@ pub(super) struct Streams {
     pub(super) tunnels: Span,
     open: Cell<u32>,
     resets: Cell<u32>,
+    // The tick at which they are counted anew.
+    resets_until: Cell<u32>,
 }
 
 impl Streams {
@@ -40,7 +42,8 @@ impl Streams {
         phase: Rc<Cell<drain::Phase>>,
         tunnels: Span,
     ) -> Self {
-        Self { exchange, phase, tunnels, open: Cell::new(0), resets: Cell::new(0) }
+        let (open, resets, resets_until) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        Self { exchange, phase, tunnels, open, resets, resets_until }
     }
 
     /// Whether any stream is open.
@@ -55,9 +58,9 @@ impl Streams {
 
     /// The client took a stream back before it had its reply.
     pub(super) fn taken_back(&self) {
-        let timer = &self.exchange.timer;
-        if timer.expired(Deadline::Upload) || !timer.is_armed(Deadline::Upload) {
-            timer.arm(Deadline::Upload, Span::from_duration(RESETS_SPAN));
+        let now = self.exchange.timer.now();
+        if now >= self.resets_until.get() {
+            self.resets_until.set(Span::from_duration(RESETS_SPAN).end(now));
             self.resets.set(0);
         }
         self.resets.set(self.resets.get() + 1);

@@ -14,7 +14,7 @@ use crate::upstream::unsent::SendError;
 use crate::upstream::{http1, http2};
 use crate::wire::exchange::Exchange;
 use crate::wire::inflow::Inflow;
-use crate::wire::socket::Scratch;
+use crate::wire::joined::Scratch;
 use crate::wire::upgrade::TunnelEnd;
 use crate::wire::upload::RequestBody;
 

@@ -16,7 +16,7 @@ use crate::error::{PathFault, ProxyError};
 use crate::upstream::unsent::SendError;
 use crate::wire::exchange::Exchange;
 use crate::wire::inflow::{Inflow, http1_fault};
-use crate::wire::socket::{JoinedStream, Scratch, Tap};
+use crate::wire::joined::{JoinedStream, Scratch, Tap};
 use crate::wire::transport::Transport;
 use crate::wire::upgrade::TunnelEnd;
 use crate::wire::upload::RequestBody;

@@ -24,7 +24,7 @@ use crate::upstream::plan::Plan;
 use crate::upstream::reach::Dialect;
 use crate::upstream::{http1, http2};
 use crate::vocab::Side;
-use crate::wire::socket::Scratch;
+use crate::wire::joined::Scratch;
 
 /// The connections to one endpoint.
 pub struct Pool {

@@ -195,6 +195,14 @@ impl Exchange {
         self.timer.arm(Deadline::Client, self.limits.idle);
     }
 
+    /// A head has begun, or is whole: until then its limit runs.
+    pub fn is_amid_head(&self, amid: bool) {
+        if amid != self.timer.is_armed(Deadline::Exchange) {
+            let limit = if amid { self.limits.head } else { Span::default() };
+            self.timer.arm(Deadline::Exchange, limit);
+        }
+    }
+
     /// Whether any stream is open has changed: between streams the idle limit runs.
     pub fn has_streams(&self, open: bool) {
         self.timer.arm(Deadline::Client, if open { Span::default() } else { self.limits.idle });

@@ -1,12 +1,10 @@
-//! A connection in the hands of an HTTP codec: small writes joined, and on the client's side watched.
+//! A client's connection in the hands of an HTTP codec, watched.
 //!
-//! hyper writes a head and its body as two pieces by `writev`; up to 4 KiB are cheaper copied into
-//! one `send`. On the client's side the socket also sees when a head begins (its deadline), reads
-//! along for ambiguous framing, and puts our reply in the place of hyper's bare one when hyper
-//! refuses a head by itself.
+//! It sees when a head begins (its deadline), reads along for ambiguous framing and for frames without
+//! end, writes interim responses, and puts our reply in the place of hyper's bare one when hyper refuses
+//! a head by itself.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,122 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::error::{ClientFault, ProxyError, Refusal};
 use crate::wire::exchange::{Exchange, Stage};
-use crate::wire::interim::{self, Interims};
+use crate::wire::frames::FrameMeter;
+use crate::wire::interim;
+use crate::wire::joined::{JOIN_MAX, JoinedStream, Scratch};
 use crate::wire::scan::{HeadScan, LineFault};
-use crate::wire::sent::SentHead;
 use crate::wire::transport::Transport;
-
-/// Up to this size the pieces of a write are joined.
-const JOIN_MAX: usize = 4096;
-
-/// The buffer in which a worker's sockets join small writes.
-pub type Scratch = Rc<RefCell<Vec<u8>>>;
-
-/// A buffer for [`JoinedStream`].
-#[must_use]
-pub fn scratch() -> Scratch {
-    Rc::new(RefCell::new(Vec::with_capacity(JOIN_MAX)))
-}
-
-// === impl JoinedStream ===
-
-/// A connection whose small vectored writes go out as one.
-pub struct JoinedStream {
-    stream: Transport,
-    scratch: Scratch,
-    // Towards a backend.
-    tap: Option<Tap>,
-}
-
-/// Reads along on a connection to a backend.
-#[derive(Clone, Debug, Default)]
-pub struct Tap {
-    /// Keeps the head of each request that goes out.
-    pub sent: Rc<SentHead>,
-    /// Sees the interim responses that come in.
-    pub interims: Rc<Interims>,
-}
-
-impl fmt::Debug for JoinedStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("JoinedStream").field(&self.stream).finish()
-    }
-}
-
-impl JoinedStream {
-    /// Wraps `stream`; `tap` reads along, if there is one.
-    #[must_use]
-    pub fn new(stream: Transport, scratch: Scratch, tap: Option<Tap>) -> Self {
-        Self { stream, scratch, tap }
-    }
-
-    fn offer(&self, bytes: &[u8]) {
-        if let Some(tap) = &self.tap {
-            tap.sent.offer(bytes);
-        }
-    }
-}
-
-impl AsyncRead for JoinedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if let Some(tap) = &self.tap {
-            tap.interims.feed(&buf.filled()[before..])?;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for JoinedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.offer(buf);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if let Some(first) = bufs.first() {
-            this.offer(first);
-        }
-        match bufs {
-            [one] => Pin::new(&mut this.stream).poll_write(cx, one),
-            many if many.iter().map(|piece| piece.len()).sum::<usize>() <= JOIN_MAX => {
-                let mut joined = this.scratch.borrow_mut();
-                joined.clear();
-                many.iter().for_each(|piece| joined.extend_from_slice(piece));
-                Pin::new(&mut this.stream).poll_write(cx, &joined)
-            }
-            many => Pin::new(&mut this.stream).poll_write_vectored(cx, many),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-// === impl ClientSocket ===
 
 /// A client's connection, seen by hyper (through [`ClientStream`]) and by the future that drives it.
 #[derive(Debug)]
@@ -143,6 +30,7 @@ pub struct ClientSocket {
     // What was read to learn what the client speaks, for whoever speaks it with him.
     early: RefCell<Bytes>,
     scan: RefCell<HeadScan>,
+    meter: RefCell<FrameMeter>,
     exchange: Rc<Exchange>,
     refused: Cell<bool>,
     // Whether hyper has bytes of a reply that it has not written yet.
@@ -175,6 +63,7 @@ impl ClientSocket {
             stream: RefCell::new(JoinedStream::new(stream, scratch, None)),
             early: RefCell::new(early),
             scan: RefCell::default(),
+            meter: RefCell::default(),
             exchange,
             refused: Cell::new(false),
             is_amid_reply: Cell::new(false),
@@ -192,6 +81,23 @@ impl ClientSocket {
     #[must_use]
     pub fn is_mid_head(&self) -> bool {
         self.scan.borrow().is_mid_head()
+    }
+
+    /// Reads along the frames of HTTP/2. A flood is not read any further: its connection is about to end.
+    fn meter_frames(&self, came: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut meter = self.meter.borrow_mut();
+        meter.feed(came, self.exchange.timer.now());
+        self.exchange.is_amid_head(meter.is_amid_head());
+        if meter.is_flood() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether its client sends frames that carry nothing, without end.
+    #[must_use]
+    pub fn is_flooded(&self) -> bool {
+        self.meter.borrow().is_flood()
     }
 
     /// Whether a refusal was written by the socket itself: the connection must end.
@@ -333,6 +239,9 @@ impl AsyncRead for ClientStream {
             }
             scan.feed(came);
         }
+        if socket.exchange.stage() == Stage::Multiplexed {
+            return socket.meter_frames(came, cx);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -342,6 +251,11 @@ impl ClientStream {
         match result {
             Poll::Pending => self.0.exchange.write_stalls(),
             Poll::Ready(_) => self.0.exchange.write_progress(),
+        }
+        if let Poll::Ready(Ok(octets)) = result
+            && self.0.exchange.stage() == Stage::Multiplexed
+        {
+            self.0.meter.borrow_mut().sent(octets);
         }
         result
     }
