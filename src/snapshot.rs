@@ -119,6 +119,7 @@ pub(crate) fn compile(
         head_bytes: config.listen.header_bytes,
         idle: Span::from_duration(config.listen.idle_timeout),
         body_idle: Span::from_duration(config.listen.body_idle_timeout),
+        tunnel_idle: Span::from_duration(config.listen.tunnel_idle_timeout),
     };
     let (helm, retired) = (state.helm.clone(), state.retired);
     let is_moving = !state.paces.is_empty();

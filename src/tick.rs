@@ -28,6 +28,14 @@ impl Span {
         Self(u32::try_from(ticks).unwrap_or(u32::MAX / 2))
     }
 
+    /// A span from half of this one to all of it, by `draw`: what is to end is ended one by one.
+    #[must_use]
+    pub fn spread(self, draw: u64) -> Self {
+        let half = self.0 / 2;
+        let spread = u64::from(self.0 - half) + 1;
+        Self(half + u32::try_from(draw % spread).unwrap_or_default())
+    }
+
     /// The tick at which this span ends if it begins at `now`, never early.
     #[must_use]
     pub fn end(self, now: u32) -> u32 {
@@ -220,6 +228,16 @@ mod tests {
         }
         // 250 ms are 3 ticks; the first of them may already be nearly over when armed.
         assert_eq!(waited, 4);
+    }
+
+    #[test]
+    fn a_spread_span_is_from_half_to_whole() {
+        let spans = |ticks: u32| (0..1_000).map(move |draw| Span(ticks).spread(draw).0);
+        for (ticks, least) in [(0, 0), (1, 0), (2, 1), (300, 150), (301, 150)] {
+            let found: std::collections::BTreeSet<_> = spans(ticks).collect();
+            let expected: std::collections::BTreeSet<_> = (least..=ticks).collect();
+            assert_eq!(found, expected, "{ticks}");
+        }
     }
 
     #[test]

@@ -4,6 +4,18 @@ All keep connections alive on both sides, tell the backend the client's address 
 log; every limit and timeout that is on by default stays on.
 """
 
+# What clients speak to a proxy, and what each proxy's config says for it. cutover tells HTTP/2 from
+# HTTP/1.1 on one port by itself.
+WIRES = {
+    "h1": {"nginx_wire": "", "haproxy_wire": "", "cutover_wire": ""},
+    "h2": {"nginx_wire": " http2", "haproxy_wire": " proto h2", "cutover_wire": ""},
+    "tls": {
+        "nginx_wire": " ssl http2",
+        "haproxy_wire": " ssl crt {dir}/both.pem alpn h2,http/1.1",
+        "cutover_wire": '[listen.tls]\ncertificate = "cert.pem"\nkey = "key.pem"',
+    },
+}
+
 NGINX_FRAME = """
 {user}
 daemon off;
@@ -51,7 +63,10 @@ PROXY_HTTP = """
     keepalive_requests 1000000000;
   }}
   server {{
-    listen 127.0.0.1:{listen} backlog=4096;
+    listen 127.0.0.1:{listen} backlog=4096{nginx_wire};
+    ssl_certificate {dir}/cert.pem;
+    ssl_certificate_key {dir}/key.pem;
+    ssl_session_cache shared:tls:10m;
     location / {{
       proxy_pass http://backend;
       proxy_http_version 1.1;
@@ -79,7 +94,7 @@ defaults
   timeout http-request 10s
   timeout http-keep-alive 75s
 frontend clients
-  bind 127.0.0.1:{listen} backlog 4096
+  bind 127.0.0.1:{listen} backlog 4096{haproxy_wire}
   default_backend application
 backend application
   server one 127.0.0.1:{backend}
@@ -90,6 +105,7 @@ async_weight = 0.0
 [listen]
 address = "127.0.0.1:{listen}"
 workers = {workers}
+{cutover_wire}
 [admin]
 address = "127.0.0.1:{admin}"
 [legacy]

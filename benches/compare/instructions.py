@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 import load
 import peers as proxies
 import report
+from configs import WIRES
 from process import prepare
 
 CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file={dir}/out/callgrind.%p")
@@ -56,6 +57,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     proxies.add_arguments(parser)
     parser.add_argument("--path", default="/small", help="/small, /k64 or /m1")
+    parser.add_argument("--wire", choices=WIRES, default="h1", help="what the client speaks")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument(
         "--lengths", type=int, nargs=2, default=(2000, 12000), metavar=("SHORT", "LONG")
@@ -83,8 +85,8 @@ def per_request(bench, peer, options):
 
 def counted(bench, peer, wrapper, options, requests):
     print(f"{peer.name}: {requests} requests under {wrapper[0]}", file=sys.stderr)
-    with bench.proxy(peer, wrapper=wrapper) as proxy:
-        load.h2load(proxy.port, options.path, requests, options.connections)
+    with bench.proxy(peer, wrapper=wrapper, wire=options.wire) as proxy:
+        load.h2load(proxy.port, options.path, requests, options.connections, options.wire)
     count = instructions_in if wrapper is CALLGRIND else calls_in
     return count(proxy.directory)
 

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -14,6 +16,7 @@ from peers import find
 
 WRK_SCRIPT = Path(__file__).parent / "load.lua"
 ERRORS = ("connect_errors", "read_errors", "write_errors", "timeouts", "bad_statuses")
+H2LOAD_COUNTS = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored")
 SOCKET_SECONDS = 10
 # Longer than a proxy may wait before it gives back the buffers of an idle connection.
 SETTLE_SECONDS = 3
@@ -28,6 +31,9 @@ class Scenario:
     reply_bytes: int = 128
     body_bytes: int = 0
     close: bool = False
+    wire: str = "h1"
+    # Of HTTP/2; 0 is HTTP/1.1.
+    streams: int = 0
 
 
 SCENARIOS = [
@@ -37,6 +43,10 @@ SCENARIOS = [
     Scenario("post16k", "POST of 16 KiB, 32 connections", "/post", 32, body_bytes=16 * 1024),
     Scenario("close", "GET of 128 bytes, a connection each, 64 at once", "/small", 64, close=True),
     Scenario("m1", "GET of 1 MiB, 8 connections", "/m1", 8, reply_bytes=1024 * 1024),
+    Scenario("h2", "HTTP/2, GET of 128 bytes, 64 x 10", "/small", 64, wire="h2", streams=10),
+    Scenario("h2tls", "the same through TLS", "/small", 64, wire="tls", streams=10),
+    Scenario("tls", "TLS, HTTP/1.1, GET of 128 bytes, 64 connections", "/small", 64, wire="tls"),
+    Scenario("handshake", "the same, a connection each", "/small", 16, close=True, wire="tls"),
 ]
 
 
@@ -44,12 +54,44 @@ class LoadError(Exception):
     """The load program failed, so there is nothing to report."""
 
 
+def load(port, scenario, seconds):
+    """Requests, seconds, bytes, p50_us, p99_us and a count per kind of error."""
+    return h2(port, scenario, seconds) if scenario.streams else wrk(port, scenario, seconds)
+
+
+def h2(port, scenario, seconds):
+    with tempfile.TemporaryDirectory(prefix="cutover-h2load-") as directory:
+        log = Path(directory) / "log"
+        scheme = "https" if scenario.wire == "tls" else "http"
+        command = [
+            *(find("h2load"), "-t1", f"-c{scenario.connections}", f"-m{scenario.streams}"),
+            *(f"-D{seconds}", f"--log-file={log}"),
+            f"{scheme}://127.0.0.1:{port}{scenario.path}",
+        ]
+        output = run(command, seconds + 30)
+        # A line each: when it began, its status, and how long it took in microseconds.
+        lines = [line.split() for line in log.read_text().splitlines()]
+    took = sorted(int(words[2]) for words in lines if words[1] == "200")
+    counts = dict.fromkeys(ERRORS, 0)
+    counts["bad_statuses"] = len(lines) - len(took)
+    _, failed, errored = map(int, H2LOAD_COUNTS.search(output).groups())
+    counts["read_errors"] = failed + errored
+    return {
+        "requests": len(took),
+        "seconds": float(seconds),
+        "bytes": len(took) * scenario.reply_bytes,
+        "p50_us": took[len(took) // 2] if took else 0,
+        "p99_us": took[len(took) * 99 // 100] if took else 0,
+        **counts,
+    }
+
+
 def wrk(port, scenario, seconds):
-    """What load.lua prints: requests, seconds, p50_us, p99_us and a count per kind of error."""
+    """What load.lua prints."""
     command = [
         *(find("wrk"), "-t1", f"-c{scenario.connections}", f"-d{seconds}s", "--timeout", "5s"),
         *("-s", WRK_SCRIPT, *(["-H", "Connection: close"] if scenario.close else [])),
-        f"http://127.0.0.1:{port}{scenario.path}",
+        f"{'https' if scenario.wire == 'tls' else 'http'}://127.0.0.1:{port}{scenario.path}",
     ]
     environment = {**os.environ, "BODY_BYTES": str(scenario.body_bytes)}
     output = run(command, seconds + 30, environment)
@@ -59,7 +101,7 @@ def wrk(port, scenario, seconds):
 def measured(proxy, scenario, seconds):
     """One round: wrk's figures and the CPU time that the proxy spent on them, per request."""
     user_before, system_before = proxy.process.cpu_seconds()
-    sample = wrk(proxy.port, scenario, seconds)
+    sample = load(proxy.port, scenario, seconds)
     user, system = proxy.process.cpu_seconds()
     requests = max(sample["requests"], 1)
     sample["user_us"] = (user - user_before) / requests * 1e6
@@ -74,11 +116,13 @@ def measured(proxy, scenario, seconds):
     return sample
 
 
-def h2load(port, path, requests, connections):
-    """Exactly `requests` HTTP/1.1 keep-alive requests, each answered with 2xx."""
+def h2load(port, path, requests, connections, wire="h1"):
+    """Exactly `requests` keep-alive requests, each answered with 2xx."""
+    version = ["--h1"] if wire == "h1" else ["-m10"]
+    scheme = "https" if wire == "tls" else "http"
     command = [
-        *(find("h2load"), "--h1", "-t1", f"-n{requests}", f"-c{connections}"),
-        f"http://127.0.0.1:{port}{path}",
+        *(find("h2load"), *version, "-t1", f"-n{requests}", f"-c{connections}"),
+        f"{scheme}://127.0.0.1:{port}{path}",
     ]
     output = run(command, 600)
     if f" {requests} succeeded, 0 failed, 0 errored" not in output:

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import BACKEND_HTTP, CUTOVER, HAPROXY, NGINX_FRAME, PROXY_HTTP
+from configs import BACKEND_HTTP, CUTOVER, HAPROXY, NGINX_FRAME, PROXY_HTTP, WIRES
 from process import Process, StartError, free_port, running
 
 HERE = Path(__file__).resolve().parent
@@ -52,6 +52,7 @@ class Bench:
         self.load_core = load_core
         self.connections = connections
         self.backend_port = None
+        self.certificate = None
 
     @contextlib.contextmanager
     def backend(self):
@@ -71,20 +72,42 @@ class Bench:
             yield self.backend_port
 
     @contextlib.contextmanager
-    def proxy(self, peer, workers=1, wrapper=()):
+    def proxy(self, peer, workers=1, wrapper=(), wire="h1"):
         """`peer` answering, on the proxy core, or free to use both when it has two workers."""
         cores = {self.proxy_core} if workers == 1 else {self.proxy_core, self.load_core}
 
         def start(stack):
             directory, fields = self.fields(workers)
-            write_configs(directory, fields)
+            write_configs(directory, {**fields, **wire_fields(wire, fields)})
+            self.write_certificate(directory)
             command = [word.format(**fields) for word in (*wrapper, *peer.command)]
             process = stack.enter_context(running(command, cores, directory / "output"))
-            process.wait_until_it_answers(fields["listen"])
+            if wire == "h1":
+                process.wait_until_it_answers(fields["listen"])
+            else:
+                # What it then says, the first load finds out.
+                process.wait_until_it_listens(fields["listen"])
             return Running(process, directory, fields["listen"], fields["admin"])
 
         with started(peer.name, start) as proxy:
             yield proxy
+
+    def write_certificate(self, directory):
+        """One self-signed certificate of P-256 for all proxies."""
+        if not self.certificate:
+            made = Path(tempfile.mkdtemp(dir=self.directory))
+            command = [
+                *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-days", "2"),
+                *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=DNS:localhost", "-keyout", made / "key.pem"),
+                *("-out", made / "cert.pem"),
+            ]
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            both = (made / "cert.pem").read_text() + (made / "key.pem").read_text()
+            (made / "both.pem").write_text(both)
+            self.certificate = made
+        for name in ("cert.pem", "key.pem", "both.pem"):
+            shutil.copy(self.certificate / name, directory / name)
 
     def fields(self, workers):
         """A new directory, and what the configs and commands of one start may refer to."""
@@ -120,6 +143,10 @@ def nginx_config(http, fields):
     # Workers drop to another user when started by root, who owns the directory.
     user = "user root root;" if os.geteuid() == 0 else ""
     return NGINX_FRAME.format(user=user, http=http.format(reply="x" * 128, **fields), **fields)
+
+
+def wire_fields(wire, fields):
+    return {name: text.format(**fields) for name, text in WIRES[wire].items()}
 
 
 def write_configs(directory, fields):

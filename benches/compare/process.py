@@ -65,6 +65,17 @@ class Process:
                     total += int(line.split()[1])
         return total
 
+    def wait_until_it_listens(self, port):
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.handle.poll() is not None:
+                raise StartError(f"ended with status {self.handle.returncode}: {self.tail()}")
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                return
+            time.sleep(0.02)
+        raise StartError(f"nobody listens on port {port}: {self.tail()}")
+
     def wait_until_it_answers(self, port, path="/small"):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

@@ -31,6 +31,12 @@ TARGETS = [
     Target("m1", "cpu_us", "nginx", 0.65),
     Target("post16k", "cpu_us", "haproxy", 1.0),
     Target("close", "cpu_us", "nginx", 1.3),
+    Target("h2", "cpu_us", "haproxy", 1.0),
+    Target("h2", "cpu_us", "nginx", 0.9),
+    Target("h2tls", "cpu_us", "haproxy", 1.0),
+    Target("h2tls", "cpu_us", "nginx", 0.9),
+    Target("tls", "cpu_us", "haproxy", 1.05),
+    Target("handshake", "cpu_us", "nginx", 1.0),
     Target("idle", "kib_per_connection", None, 22),
     Target("balance", "difference", None, 1),
 ]

@@ -95,14 +95,17 @@ class Comparison:
     def load(self, scenario):
         rounds, seconds = self.options.rounds, self.options.seconds
         print(f"\n{scenario.name}: {scenario.what}; {rounds} rounds of {seconds} s")
-        samples = {peer.name: [] for peer in self.peers}
+        # It reads nothing, so it can't speak to clients otherwise than to the backend.
+        peers = [peer for peer in self.peers if scenario.wire == "h1" or peer.name != "relay"]
+        samples = {peer.name: [] for peer in peers}
         # Fresh processes for each scenario, so that the memory shown is this scenario's.
         with ExitStack() as stack:
             started = [
-                (peer.name, stack.enter_context(self.bench.proxy(peer))) for peer in self.peers
+                (peer.name, stack.enter_context(self.bench.proxy(peer, wire=scenario.wire)))
+                for peer in peers
             ]
             for _, proxy in started:
-                load.wrk(proxy.port, scenario, 1)
+                load.load(proxy.port, scenario, 1)
             for number in range(rounds):
                 # Each round starts with another proxy, so no one always follows the same one.
                 turn = number % len(started)

@@ -81,6 +81,7 @@ fn listen(raw: raw::Listen, place: Place<'_>, faults: &Faults<'_>) -> Option<Lis
         header_timeout: raw.header_timeout,
         idle_timeout: raw.idle_timeout,
         body_idle_timeout: raw.body_idle_timeout,
+        tunnel_idle_timeout: raw.tunnel_idle_timeout,
         header_bytes: usize::try_from(raw.header_bytes).ok()?,
         header_count: raw.header_count,
         body_bytes: raw.body_bytes,

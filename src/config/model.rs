@@ -76,6 +76,8 @@ pub struct Listen {
     pub idle_timeout: Duration,
     /// For the next piece of a body, in either direction.
     pub body_idle_timeout: Duration,
+    /// For the next byte of a tunnel, in either direction; zero is no limit.
+    pub tunnel_idle_timeout: Duration,
     /// Largest head, in bytes.
     pub header_bytes: usize,
     /// Most fields of a head.

@@ -83,7 +83,8 @@ impl ClientConnection {
         let streams = Rc::new(Streams::new(exchange, phase, tunnels));
         let spawn = |request: Request<RecvStream>, respond: SendResponse<Bytes>| {
             let (stream, request) = Stream::new(Open::new(&streams), respond, request);
-            let replying = handle(stream.seat(), request);
+            // Boxed before it moves: it is kilobytes, and a task's future is moved several times.
+            let replying = Box::pin(handle(stream.seat(), request));
             let lasting = lasting.clone();
             #[expect(clippy::disallowed_methods, reason = "ends with its connection")]
             tokio::task::spawn_local(async move {

@@ -1,7 +1,7 @@
 //! One HTTP/2 stream: an exchange of its own, from its request to the last byte of its reply.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -63,7 +63,7 @@ impl Stream {
     }
 
     /// Waits for the reply, and sends it.
-    pub(super) async fn serve<B>(mut self, replying: impl Future<Output = Response<B>>)
+    pub(super) async fn serve<B>(mut self, replying: impl Future<Output = Response<B>> + Unpin)
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin,
     {
@@ -94,12 +94,11 @@ impl Stream {
     /// `None` if the client took the stream back, or a drain cuts it off.
     async fn await_reply<B>(
         &mut self,
-        replying: impl Future<Output = Response<B>>,
+        mut replying: impl Future<Output = Response<B>> + Unpin,
     ) -> Option<Response<B>> {
-        let mut replying = pin!(replying);
         poll_fn(|cx| {
             self.exchange.timer.register(cx.waker());
-            let polled = replying.as_mut().poll(cx);
+            let polled = Pin::new(&mut replying).poll(cx);
             self.send_interims();
             if let Poll::Ready(reply) = polled {
                 return Poll::Ready(Some(reply));

@@ -15,7 +15,7 @@ use crate::tick::{Deadline, Span};
 use crate::upstream::conn::Connection;
 use crate::wire::body::End;
 use crate::wire::exchange::Exchange;
-use crate::wire::upgrade::{TunnelEnd, tunnel};
+use crate::wire::upgrade::{Flow, TunnelEnd, tunnel};
 
 /// Called with how a tunnel ended, and its bytes from and to the client.
 pub type TunnelRecord = Box<dyn FnOnce(End, u64, u64)>;
@@ -47,37 +47,45 @@ pub struct TunnelHold<'a> {
 }
 
 impl TunnelHold<'_> {
-    /// Carries bytes both ways until both are done; for `limit` at the most once a drain began.
+    /// Carries bytes both ways until both are done, or none came for too long; once a drain has begun,
+    /// for `limit` at the most, and at least for half of it.
     pub async fn run<C>(self, agreed: Agreed, client: TunnelEnd<C>, limit: Span)
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
         let Self { exchange, phase } = self;
         exchange.enter_tunnel();
+        exchange.tunnel_progress();
         let Agreed { connection, record } = agreed;
+        let flow = Flow::default();
         let mut ended = pin!(async {
-            match connection.into_tunnel().await {
-                Some(upstream) => tunnel(client, upstream).await,
-                None => (0, 0),
+            if let Some(upstream) = connection.into_tunnel().await {
+                tunnel(client, upstream, &flow).await;
             }
         });
+        let limit = limit.spread(exchange.ids.draw());
+        let mut known = (0, 0);
         let timer = &exchange.timer;
         let done = poll_fn(|cx| {
             timer.register(cx.waker());
-            if let Poll::Ready(bytes) = ended.as_mut().poll(cx) {
-                return Poll::Ready(Some(bytes));
+            if ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Complete);
+            }
+            if std::mem::replace(&mut known, flow.bytes()) != flow.bytes() {
+                exchange.tunnel_progress();
             }
             if phase.get() >= drain::Phase::Draining && !timer.is_armed(Deadline::Exchange) {
                 // A span of zero would arm nothing: tunnels then end at the next tick.
                 timer.arm(Deadline::Exchange, limit.max(Span::ONE));
             }
-            let is_over = timer.expired(Deadline::Exchange) || exchange.is_cut();
-            if is_over { Poll::Ready(None) } else { Poll::Pending }
+            if timer.expired(Deadline::Exchange) || exchange.is_cut() {
+                return Poll::Ready(End::Cut);
+            }
+            // One through which nothing passes any more is over, and nobody is to blame.
+            if timer.expired(Deadline::Client) { Poll::Ready(End::Complete) } else { Poll::Pending }
         })
         .await;
-        match done {
-            Some((sent, received)) => record(End::Complete, sent, received),
-            None => record(End::Cut, 0, 0),
-        }
+        let (sent, received) = flow.bytes();
+        record(done, sent, received);
     }
 }

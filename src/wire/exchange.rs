@@ -65,6 +65,8 @@ pub struct ClientLimits {
     pub idle: Span,
     /// For the next piece of a request body, or for the client to take more of a reply.
     pub body_idle: Span,
+    /// For the next byte of a tunnel, in either direction.
+    pub tunnel_idle: Span,
 }
 
 /// One client connection's state.
@@ -179,6 +181,11 @@ impl Exchange {
         self.stage.set(Stage::Replied);
         self.timer.disarm(Deadline::Watch);
         self.timer.arm(Deadline::Client, self.limits.idle);
+    }
+
+    /// Something passed through the tunnel that the connection has become.
+    pub fn tunnel_progress(&self) {
+        self.timer.arm(Deadline::Client, self.limits.tunnel_idle);
     }
 
     /// HTTP is over on this connection: no deadline of a request runs any more.

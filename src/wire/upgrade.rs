@@ -3,6 +3,7 @@
 //! What either HTTP parser had already read beyond its message comes first (RFC 9110 section 7.8).
 //! Each direction ends with its own half-close. The drain holds tunnels with a deadline of its own.
 
+use std::cell::Cell;
 use std::io;
 
 use bytes::Bytes;
@@ -20,33 +21,44 @@ pub struct TunnelEnd<S> {
     pub early: Bytes,
 }
 
-/// Copies both ways until both directions have ended, or one breaks. Returns the bytes that went
-/// from `client` and to it.
-pub async fn tunnel<C, U>(client: TunnelEnd<C>, upstream: TunnelEnd<U>) -> (u64, u64)
+/// What has passed through a tunnel so far.
+#[derive(Debug, Default)]
+pub struct Flow {
+    sent: Cell<u64>,
+    received: Cell<u64>,
+}
+
+impl Flow {
+    /// The bytes that went from the client, and to it.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.sent.get(), self.received.get())
+    }
+}
+
+/// Copies both ways until both directions have ended, or one breaks.
+pub async fn tunnel<C, U>(client: TunnelEnd<C>, upstream: TunnelEnd<U>, flow: &Flow)
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
     let (client_read, client_write) = split(client.io);
     let (upstream_read, upstream_write) = split(upstream.io);
-    let mut sent = 0;
-    let mut received = 0;
     // A broken direction breaks the tunnel: `try_join` drops the other.
     let _ = tokio::try_join!(
-        copy(client.early, client_read, upstream_write, &mut sent),
-        copy(upstream.early, upstream_read, client_write, &mut received),
+        copy(client.early, client_read, upstream_write, &flow.sent),
+        copy(upstream.early, upstream_read, client_write, &flow.received),
     );
-    (sent, received)
 }
 
 async fn copy<R: AsyncRead, W: AsyncWrite>(
     early: Bytes,
     mut from: ReadHalf<R>,
     mut to: WriteHalf<W>,
-    copied: &mut u64,
+    copied: &Cell<u64>,
 ) -> io::Result<()> {
     to.write_all(&early).await?;
-    *copied += early.len() as u64;
+    copied.set(early.len() as u64);
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = from.read(&mut buffer).await?;
@@ -54,7 +66,7 @@ async fn copy<R: AsyncRead, W: AsyncWrite>(
             return to.shutdown().await;
         }
         to.write_all(&buffer[..read]).await?;
-        *copied += read as u64;
+        copied.set(copied.get() + read as u64);
     }
 }
 
@@ -82,7 +94,8 @@ mod tests {
             client.read_to_string(&mut got).await.unwrap();
             assert_eq!(got, "hello world");
         };
-        let ((sent, received), ()) = tokio::join!(tunnel(ends.0, ends.1), talk);
-        assert_eq!((sent, received), (10, 11));
+        let flow = Flow::default();
+        tokio::join!(tunnel(ends.0, ends.1, &flow), talk);
+        assert_eq!(flow.bytes(), (10, 11));
     }
 }
