@@ -118,7 +118,7 @@ impl Config {
     /// # Errors
     /// For all that is wrong with it.
     pub fn parse_outline(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::made_of(text, path, Raw::without_tls)
+        Self::made_of(text, (path, &[]), Raw::without_tls)
     }
 
     /// Checks the text of a file, and reads the certificates and keys that it names; `path` is for
@@ -127,11 +127,26 @@ impl Config {
     /// # Errors
     /// For all that is wrong with it or with what it names.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::made_of(text, path, |raw| raw)
+        Self::made_of(text, (path, &[]), |raw| raw)
     }
 
-    fn made_of(text: &str, path: &Path, of: fn(Raw) -> Raw) -> Result<Self, ConfigError> {
-        let place = Place { dir: directory(path), now: Timestamp::now() };
+    /// Reads and checks a file while `old` is in force, whose certificates may have expired since.
+    ///
+    /// # Errors
+    /// When it can't be read, or for all that is wrong with it.
+    pub fn load_after(old: &Self, path: &Path) -> Result<Self, ConfigError> {
+        let text = read_text(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let in_force: Vec<_> = old.tls_files().cloned().collect();
+        Self::made_of(&text, (path, &in_force), |raw| raw)
+    }
+
+    fn made_of(
+        text: &str,
+        (path, in_force): (&Path, &[Stamp]),
+        of: fn(Raw) -> Raw,
+    ) -> Result<Self, ConfigError> {
+        let place = Place { dir: directory(path), now: Timestamp::now(), in_force };
         let mut config = raw::read(text, |raw, faults| build(of(raw), place, faults))
             .map_err(|faults| ConfigError::Faults { path: path.to_owned(), faults })?;
         config.state_dir = place.dir.join(&config.state_dir);

@@ -14,7 +14,7 @@ use crate::config::values::Protocol;
 use crate::tls::client::server_name;
 use crate::tls::pair::{Chain, Key, Pair};
 use crate::tls::roots::Roots;
-use crate::tls::{ClientTls, FileError, ServerTls};
+use crate::tls::{ClientTls, FileError, Fingerprint, ServerTls, Stamp, file};
 
 /// Where the files of a config are, and when it is read.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,9 @@ pub(crate) struct Place<'a> {
     pub(crate) dir: &'a Path,
     /// The time at which certificates must be valid.
     pub(crate) now: Timestamp,
+    /// The files in force. A certificate that expires while it is served must not keep an operator from
+    /// changing a weight.
+    pub(crate) in_force: &'a [Stamp],
 }
 
 /// Each file of TLS that a config names.
@@ -99,11 +102,26 @@ impl Place<'_> {
 
     fn pair(&self, raw: &raw::Pair, faults: &Faults<'_>) -> Result<Pair, Told> {
         let certificate = name(&raw.certificate);
-        let chain = Chain::load(&self.dir.join(certificate), certificate, self.now);
+        let path = self.dir.join(certificate);
+        let chain = match Chain::load(&path, certificate, self.now) {
+            Err(FileError::Expired { not_after, .. }) if self.has_in_force(&path) => {
+                tracing::warn!(%not_after, certificate, "is served although it has expired");
+                Chain::load(&path, certificate, not_after)
+            }
+            loaded => loaded,
+        };
         let chain = chain.map_err(|error| fault(&raw.certificate, &error, faults));
         let key = Key::load(&self.dir.join(name(&raw.key)));
         let key = key.map_err(|error| fault(&raw.key, &error, faults));
         Pair::new(chain?, key?).map_err(|error| fault(&raw.key, &error, faults))
+    }
+
+    fn has_in_force(&self, path: &Path) -> bool {
+        let Ok(content) = file::read(path) else {
+            return false;
+        };
+        let fingerprint = Fingerprint::of(&content);
+        self.in_force.iter().any(|stamp| stamp.path == path && stamp.fingerprint == fingerprint)
     }
 
     fn roots(&self, file: &File, faults: &Faults<'_>) -> Result<Roots, Told> {

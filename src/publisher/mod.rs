@@ -158,7 +158,8 @@ impl Publisher {
     /// For all that is wrong with the file, or what of it can't change while running.
     pub fn reload(&self) -> Result<(), ConfigError> {
         let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let reloaded = Config::load(&self.file).and_then(|config| self.publish(config));
+        let loaded = Config::load_after(&self.current().config, &self.file);
+        let reloaded = loaded.and_then(|config| self.publish(config));
         let faults = match &reloaded {
             Ok(()) => Vec::new(),
             Err(error) => {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
@@ -135,6 +135,22 @@ fn a_certificate_before_its_key_is_refused_and_mended_by_the_key() {
     fs::write(dir.join("key.pem"), &new.key).unwrap();
     eventually!(host(&proxy).as_deref() == Some("new.test"));
     assert_eq!((last_reload(&proxy), faults(&proxy)), (1.0, Vec::new()));
+}
+
+#[test]
+fn a_certificate_that_expires_while_it_is_served_keeps_nobody_from_changing_a_weight() {
+    let authority = Authority::new();
+    let since_1970 = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let end = since_1970() + Duration::from_secs(2);
+    let brief = authority.issue_until(&["a.test"], end);
+    let proxy = start(&with_tls(), |dir| brief.write(dir));
+    eventually!(since_1970() > end + Duration::from_secs(1));
+    proxy.write(&with_tls().weight(0.5));
+    eventually!(proxy.weight() == 0.5, "{:?}", faults(&proxy));
+    // Another one that has expired is none to begin with.
+    authority.issue_for(&["b.test"], 2020, 2021).write(directory(&proxy.file));
+    eventually!(faults(&proxy).join("\n").contains("has expired on 2021-01-01"));
+    assert_eq!((host(&proxy).as_deref(), proxy.weight()), (Some("a.test"), 0.5));
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn a_drain_gives_tunnels_their_time_and_counts_those_it_cuts() {
     let metrics = proxy.app().metrics().clone();
     let (mut client, mut upstream) = open(&proxy, &backend);
     let (done, mut done_upstream) = open(&proxy, &backend);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let draining = std::thread::spawn(move || proxy.drain());
     let text = || String::from_utf8(metrics.render().unwrap()).unwrap();
     let draining_line = "cutover_drain_state{phase=\"draining\"} 1";

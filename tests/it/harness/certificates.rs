@@ -1,6 +1,7 @@
 //! Certificates of scripted peers and of the proxy, made for each test.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
@@ -36,14 +37,29 @@ impl Authority {
 
     /// From the first moment of one year to that of another.
     pub(crate) fn issue_for(&self, hosts: &[&str], from: i32, to: i32) -> Issued {
-        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        let mut params = CertificateParams::new(hosts).unwrap();
+        let mut params = params(hosts);
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(to, 1, 1);
+        self.sign(&params)
+    }
+
+    /// Until so long after 1970.
+    pub(crate) fn issue_until(&self, hosts: &[&str], since_1970: Duration) -> Issued {
+        let mut params = params(hosts);
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970;
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Issued { certificate: certificate.pem(), key: key.serialize_pem() }
     }
+}
+
+fn params(hosts: &[&str]) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    CertificateParams::new(hosts).unwrap()
 }
 
 impl Issued {
