@@ -1,5 +1,6 @@
 //! A path's reply becomes one for the client: step 8 of a request's way, before its body.
 
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Response, StatusCode, Version};
 
 use crate::error::{PathFault, ProxyError};
@@ -38,10 +39,14 @@ pub(crate) fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<O
         return Err(ProxyError::Path(PathFault::Protocol));
     }
     let Ok(keeps_for) = headers::clean_response(&mut head.headers, switched) else {
-        // An odd transfer coding.
+        // A transfer coding or a length that can't go on.
         hold.failed(PathFault::Protocol);
         return Err(ProxyError::Path(PathFault::Protocol));
     };
+    if switched || head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: these never have a length, whichever version the client speaks.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     let keeps_for = keeps_for.map(keep_span);
     head.version = Version::HTTP_11;
     let side = record.side();

@@ -177,7 +177,10 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
                 if let Some(tail) = &this.tail {
                     tail.progressed();
                 }
-                if matches!(&this.source, Source::Stream { body, .. } if body.is_end_stream()) {
+                // hyper asks for no more behind trailers, which are the last frame.
+                let is_last = frame.is_trailers()
+                    || matches!(&this.source, Source::Stream { body, .. } if body.is_end_stream());
+                if is_last {
                     this.end(End::Complete);
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use crate::error::ClientFault;
 use crate::wire::host::is_host;
+use crate::wire::length::decimal;
 use crate::wire::present::{Field, Present};
 
 /// A refusal: what kind of fault, and the sentence that the client reads.
@@ -118,17 +119,6 @@ fn framing(request: &Request<'_>, facts: Facts) -> Result<(), Refused> {
         return Err((ClientFault::BodyTooLarge, "The request body is too large."));
     }
     Ok(())
-}
-
-/// Digits only, no sign, and no leading zero that another parser might read as octal.
-fn decimal(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || (value.len() > 1 && value[0] == b'0') {
-        return None;
-    }
-    value.iter().try_fold(0_u64, |sum, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        sum.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// RFC 9112 section 3.2: the four forms of a target, and which method takes which.

@@ -10,7 +10,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::wire::forwarded::{Peer, set_forwarded};
-use crate::wire::present::{Field, Present};
+use crate::wire::length::{Lengths, settle};
+use crate::wire::present::{Field, Present, is_disguised};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -113,26 +114,36 @@ pub fn clean_request(
     );
 }
 
-/// A response with a transfer coding other than one `chunked`. It would be lost with the framing that
-/// is taken off here, and its bytes passed for the content (RFC 9112 section 6.1).
+/// A response whose framing can't be passed on: a transfer coding other than one `chunked`, which would
+/// be lost with the framing that is taken off here, and its bytes passed for the content (RFC 9112
+/// section 6.1); or a length that is none (section 6.3), which nobody looks at before where there is no
+/// content: in the response to a HEAD, and in a 304.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OddCoding;
+pub struct OddFraming;
 
 /// Makes a backend's header fields those that a client gets. `switching`: a 101 that was asked for.
 /// Returns how many seconds the backend says it keeps an idle connection (`Keep-Alive: timeout`).
 ///
 /// # Errors
-/// When the body can't be told from its coding.
-pub fn clean_response(headers: &mut HeaderMap, switching: bool) -> Result<Option<u64>, OddCoding> {
+/// When its framing has no one reading.
+pub fn clean_response(headers: &mut HeaderMap, switching: bool) -> Result<Option<u64>, OddFraming> {
     let present = Present::of(headers);
     if present.has(Field::TransferEncoding) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let first = codings.next().map(HeaderValue::as_bytes).unwrap_or_default();
         if !first.eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-            return Err(OddCoding);
+            return Err(OddFraming);
         }
         // RFC 9112 section 6.3: the coding wins; a length beside it must not go on.
         headers.remove(CONTENT_LENGTH);
+    } else if present.has(Field::ContentLength) {
+        match settle(headers) {
+            Lengths::One => {}
+            Lengths::Agree(length) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            Lengths::Odd => return Err(OddFraming),
+        }
     }
     let timeout = if present.has(Field::KeepAlive) {
         headers.get(KEEP_ALIVE).and_then(keep_alive_timeout)
@@ -186,10 +197,11 @@ fn is_persistence(token: &[u8]) -> bool {
 /// What a client may not say to a backend: own markers, a certificate (RFC 9440 section 2.4), `Proxy` (CGI turns it into HTTP_PROXY:
 /// CVE-2016-5385), credentials meant for a proxy, and Expect, which the proxy answers itself.
 fn strip_spoofs(headers: &mut HeaderMap, present: Present) {
-    if present.has(Field::Own) {
-        let own = |name: &&HeaderName| name.as_str().starts_with(OWN_PREFIX);
-        let own: Vec<HeaderName> = headers.keys().filter(own).cloned().collect();
-        for name in own {
+    if present.has(Field::Own) || present.has(Field::Disguised) {
+        let is_spoof = |name: &str| name.starts_with(OWN_PREFIX) || is_disguised(name);
+        let spoofs = headers.keys().filter(|name| is_spoof(name.as_str())).cloned();
+        let spoofs: Vec<HeaderName> = spoofs.collect();
+        for name in spoofs {
             headers.remove(name);
         }
     }
@@ -382,7 +394,7 @@ mod tests {
     fn a_coding_that_would_be_lost_is_refused() {
         for coding in ["gzip", "gzip, chunked", "chunked, chunked"] {
             let mut headers = map(&[&format!("transfer-encoding: {coding}")]);
-            assert_eq!(clean_response(&mut headers, false), Err(OddCoding), "{coding}");
+            assert_eq!(clean_response(&mut headers, false), Err(OddFraming), "{coding}");
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod host;
 pub mod inflow;
 pub mod interim;
 pub mod joined;
+pub mod length;
 pub mod outflow;
 pub mod present;
 pub mod scan;

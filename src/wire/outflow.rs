@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
+use http::HeaderMap;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http_body::Body;
 
 /// A body on its way out.
@@ -86,7 +88,11 @@ impl<B: Body<Data = Bytes> + Unpin> Outflow<B> {
                     }
                     Ok(piece) => self.piece = piece,
                     Err(frame) => {
-                        let trailers = frame.into_trailers().unwrap_or_default();
+                        let mut trailers = frame.into_trailers().unwrap_or_default();
+                        clean_trailers(&mut trailers);
+                        if trailers.is_empty() {
+                            return Ok(self.end(Bytes::new()));
+                        }
                         let sent = self.stream.send_trailers(trailers);
                         return Ok(if sent.is_ok() { Sent::Whole } else { Sent::Refused });
                     }
@@ -128,5 +134,16 @@ impl<B: Body<Data = Bytes> + Unpin> Outflow<B> {
             Poll::Ready(_) => Ok(Sent::Refused),
             Poll::Pending => Err(waits),
         }
+    }
+}
+
+/// Takes off what a trailer section may not have: framing, routing, and what is of one connection
+/// (RFC 9110 section 6.5.1, RFC 9113 section 8.2.2). h2 refuses to send most of it.
+fn clean_trailers(trailers: &mut HeaderMap) {
+    for name in [CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE] {
+        trailers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        trailers.remove(name);
     }
 }

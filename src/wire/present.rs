@@ -40,11 +40,13 @@ pub enum Field {
     Misspelt,
     /// `Client-Cert`, `Client-Cert-Chain`.
     ClientCert,
+    /// What only proxies may say, spelt with an underscore.
+    Disguised,
 }
 
 /// A set of [`Field`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Present(u16);
+pub struct Present(u32);
 
 impl Present {
     /// The fields of `headers`.
@@ -93,9 +95,23 @@ fn field(name: &str) -> Option<Field> {
         19 if name == "proxy-authorization" => Field::Proxy,
         _ if name.starts_with("x-forwarded-") => Field::Forwarded,
         _ if name.starts_with("x-cutover-") => Field::Own,
+        _ if is_disguised(name) => Field::Disguised,
         _ => return None,
     };
     Some(field)
+}
+
+/// Whether a name is one that only proxies may say once each `_` is a `-`: so servers read it that turn
+/// names into variables (CGI, RFC 3875 section 4.1.18; WSGI).
+#[must_use]
+pub fn is_disguised(name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    matches!(
+        field(&name.replace('_', "-")),
+        Some(Field::Forwarded | Field::Own | Field::ClientCert | Field::Proxy)
+    )
 }
 
 #[cfg(test)]
@@ -129,6 +145,12 @@ mod tests {
             ("transfer_encoding", Some(Field::Misspelt)),
             ("client-cert", Some(Field::ClientCert)),
             ("client-cert-chain", Some(Field::ClientCert)),
+            ("x_forwarded_for", Some(Field::Disguised)),
+            ("x-forwarded_for", Some(Field::Disguised)),
+            ("x_real_ip", Some(Field::Disguised)),
+            ("client_cert", Some(Field::Disguised)),
+            ("x_cutover_shadow", Some(Field::Disguised)),
+            ("x_user_id", None),
             ("x-cutover-shadow", Some(Field::Own)),
             ("cookie", None),
             ("accept", None),

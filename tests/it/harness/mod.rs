@@ -4,10 +4,13 @@
 //! already, and starts it. When a proxy is dropped, nothing may be in flight any more.
 
 pub(crate) mod backend;
+pub(crate) mod both;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod guard;
+pub(crate) mod h2_backend;
+pub(crate) mod h2_client;
 pub(crate) mod latch;
 pub(crate) mod load;
 pub(crate) mod process;

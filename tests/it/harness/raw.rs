@@ -240,7 +240,7 @@ impl Raw {
         } else if message.field("transfer-encoding").is_some() {
             message.complete = self.chunks(&mut message).is_some();
         } else if let Some(length) = message.field("content-length") {
-            let length: usize = length.parse().unwrap();
+            let length: usize = length.parse().unwrap_or_else(|_| panic!("length {length:?}"));
             message.body = self.take(length);
             message.raw.extend_from_slice(&message.body);
             message.complete = message.body.len() == length;
