@@ -161,7 +161,7 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("spoofed origin", "X-Forwarded-For: 9.9.9.9|X-Forwarded-For: 8.8.8.8", ""),
     ("spoofed origin", "Client-Cert: :AAAA:|Client-Cert-Chain: :AAAA:", ""),
     ("underscores", "X_Forwarded_For: 9.9.9.9|X-Forwarded_Proto: https|X_Real_IP: 9.9.9.9", ""),
-    ("underscores", "Client_Cert: :AAAA:|X_Cutover_Shadow: 1|X_User_Id: 7", "X_user_id: 7"),
+    ("underscores", "Client_Cert: :AAAA:|X_Cutover_Shadow: 1|X_User_Id: 7", "|X_user_id: 7"),
 ];
 
 /// Whole requests, and the line and fields that the backend must get.
