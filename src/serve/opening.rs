@@ -22,7 +22,7 @@ use crate::drain;
 use crate::error::ClientFault;
 use crate::proxy_protocol::{self, Parsed, Source};
 use crate::tick::{Deadline, Span};
-use crate::wire::exchange::Exchange;
+use crate::wire::exchange::{Exchange, Stage};
 use crate::wire::transport::Transport;
 
 /// How long a connection that has sent no byte yet may still send its first request in a drain.
@@ -93,11 +93,19 @@ impl Opening<'_> {
             self.exchange.handshake_ends();
         }
         let Some(tls) = &terms.tls else {
-            let (early, is_http2) = match terms.http2 {
-                true => self.within(first_bytes(&mut socket)).await?.ok()?,
-                false => (Bytes::new(), false),
-            };
-            return Some(Opened { transport: Transport::Plain(socket), early, is_http2, proxied });
+            let mut early = BytesMut::new();
+            let mut is_http2 = false;
+            if terms.http2 {
+                let told = self.within(first_bytes(&mut socket, &mut early, self.exchange)).await;
+                is_http2 = match told {
+                    Some(is_http2) => is_http2.ok()?,
+                    // As late as any that stops amid a head, and refused like it.
+                    None if !early.is_empty() => false,
+                    None => return None,
+                };
+            }
+            let (transport, early) = (Transport::Plain(socket), early.freeze());
+            return Some(Opened { transport, early, is_http2, proxied });
         };
         self.exchange.handshake_begins();
         let acceptor = TlsAcceptor::from(tls.clone());
@@ -120,7 +128,8 @@ impl Opening<'_> {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            if self.phase.get() >= drain::Phase::Draining {
+            let is_fresh = self.exchange.stage() == Stage::Fresh;
+            if is_fresh && self.phase.get() >= drain::Phase::Draining {
                 timer.arm_sooner(Deadline::Client, Span::from_duration(FRESH_GRACE));
             }
             if timer.expired(Deadline::Client) { Poll::Ready(None) } else { Poll::Pending }
@@ -154,22 +163,27 @@ async fn proxy_header(
     }
 }
 
-/// The first bytes of a connection without TLS, and whether they are HTTP/2's preface.
-async fn first_bytes(socket: &mut TcpStream) -> io::Result<(Bytes, bool)> {
-    let mut early = BytesMut::new();
+/// Reads the first bytes of a connection without TLS; whether they are HTTP/2's preface.
+async fn first_bytes(
+    socket: &mut TcpStream,
+    early: &mut BytesMut,
+    exchange: &Exchange,
+) -> io::Result<bool> {
     poll_fn(|cx| {
         loop {
-            if std::task::ready!(poll_early(socket, &mut early, cx))? == 0 {
+            if std::task::ready!(poll_early(socket, early, cx))? == 0 {
                 // A client that left amid them gets the same as one that left amid a head.
-                return Poll::Ready(Ok((early.split().freeze(), false)));
+                return Poll::Ready(Ok(false));
             }
             let shared = early.len().min(PREFACE.len());
             if early[..shared] != PREFACE[..shared] {
-                return Poll::Ready(Ok((early.split().freeze(), false)));
+                return Poll::Ready(Ok(false));
             }
             if shared == PREFACE.len() {
-                return Poll::Ready(Ok((early.split().freeze(), true)));
+                return Poll::Ready(Ok(true));
             }
+            // So far they may be a request's as well, and have as long as its head.
+            exchange.head_begins();
         }
     })
     .await

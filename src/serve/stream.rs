@@ -149,6 +149,8 @@ impl Stream {
             match polled {
                 Ok(Sent::Refused) => {
                     exchange.blame(ClientFault::Abort);
+                    // As dear to the backend as one that is taken back before its reply began.
+                    self.open.0.taken_back();
                     return Poll::Ready(());
                 }
                 Ok(Sent::Whole | Sent::Broken(_)) => return Poll::Ready(()),

@@ -56,7 +56,7 @@ impl Streams {
         self.resets.get() > RESETS_MAX
     }
 
-    /// The client took a stream back before it had its reply.
+    /// The client took a stream back before it had all of its reply.
     pub(super) fn taken_back(&self) {
         let now = self.exchange.timer.now();
         if now >= self.resets_until.get() {

@@ -6,7 +6,7 @@
 
 use http::header::{CONTENT_LENGTH, HOST, MAX_FORWARDS, TRANSFER_ENCODING, VIA};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::error::ClientFault;
 use crate::wire::host::is_host;
@@ -83,6 +83,15 @@ fn fields(request: &Request<'_>, count_max: usize) -> Result<(), Refused> {
     if request.present.has(Field::Misspelt) {
         // Servers that turn names into variables read `_` as `-` (CGI, RFC 3875 section 4.1.18).
         return Err(bad("A framing header is spelt with an underscore."));
+    }
+    if request.version == Version::HTTP_2 {
+        let is_padded = |value: &HeaderValue| {
+            let ends = [value.as_bytes().first(), value.as_bytes().last()];
+            ends.into_iter().flatten().any(|byte| matches!(byte, b' ' | b'\t'))
+        };
+        if request.headers.values().any(is_padded) {
+            return Err(bad("A field's value begins or ends with a space (RFC 9113 8.2.1)."));
+        }
     }
     Ok(())
 }
@@ -226,7 +235,7 @@ fn max_forwards(request: &Request<'_>) -> Result<Checked, Refused> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     use super::*;
 
