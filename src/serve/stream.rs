@@ -35,7 +35,6 @@ pub(super) struct Stream {
     respond: SendResponse<Bytes>,
     // What comes in a stream that asks to become a tunnel is not the body of a request.
     tunnelled: Option<RecvStream>,
-    expects_continue: bool,
 }
 
 impl Stream {
@@ -52,8 +51,10 @@ impl Stream {
             None => (None, Inflow::Http2(body)),
         };
         let tunnel = TunnelSeat::default();
-        let expects_continue = head.headers.contains_key(EXPECT);
-        let stream = Self { open, exchange, tunnel, respond, tunnelled, expects_continue };
+        if head.headers.contains_key(EXPECT) {
+            exchange.expect_continue();
+        }
+        let stream = Self { open, exchange, tunnel, respond, tunnelled };
         (stream, Request::from_parts(head, body))
     }
 
@@ -125,8 +126,7 @@ impl Stream {
             // A stream that is gone is noticed where it is read or written.
             let _ = self.respond.send_informational(interim);
         }
-        if self.expects_continue && self.exchange.awaits_upload() {
-            self.expects_continue = false;
+        if self.exchange.takes_continue() {
             let go_on = Response::builder().status(StatusCode::CONTINUE).body(());
             if let Ok(go_on) = go_on {
                 let _ = self.respond.send_informational(go_on);

@@ -86,6 +86,8 @@ pub struct Exchange {
     request_bytes: Cell<u64>,
     routed: Cell<Routed>,
     takes_interims: Cell<bool>,
+    // Whether the client sends its body only once it is told to.
+    expects_continue: Cell<bool>,
     interims: RefCell<Vec<Response<()>>>,
     // It carries one message: no other follows it.
     is_stream: bool,
@@ -108,6 +110,7 @@ impl Exchange {
             request_bytes: Cell::new(0),
             routed: Cell::default(),
             takes_interims: Cell::new(false),
+            expects_continue: Cell::new(false),
             interims: RefCell::default(),
             is_stream: false,
         }
@@ -229,10 +232,14 @@ impl Exchange {
         self.fault.get()
     }
 
-    /// Whether the path waits for more of the request's body.
-    #[must_use]
-    pub fn awaits_upload(&self) -> bool {
-        self.timer.is_armed(Deadline::Upload)
+    /// The client sends its body only once it is told to (RFC 9110 section 10.1.1).
+    pub fn expect_continue(&self) {
+        self.expects_continue.set(true);
+    }
+
+    /// Whether the client is to be told that its body is waited for: once.
+    pub fn takes_continue(&self) -> bool {
+        self.timer.is_armed(Deadline::Upload) && self.expects_continue.replace(false)
     }
 
     /// Whether the request's body is still to come.
@@ -307,6 +314,10 @@ impl Exchange {
         }
         if !self.timer.is_armed(Deadline::Upload) {
             self.timer.arm(Deadline::Upload, self.limits.body_idle);
+        }
+        if self.expects_continue.get() {
+            // Whoever is to tell it is another task.
+            self.timer.wake();
         }
     }
 
