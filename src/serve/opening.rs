@@ -109,9 +109,15 @@ impl Opening<'_> {
         };
         self.exchange.handshake_begins();
         let acceptor = TlsAcceptor::from(tls.clone());
-        let Ok(stream) = self.within(Box::pin(acceptor.accept(socket))).await? else {
-            self.exchange.blame(ClientFault::TlsHandshake);
-            return None;
+        let stream = match self.within(Box::pin(acceptor.accept(socket))).await? {
+            Ok(stream) => stream,
+            Err(error) => {
+                // Who leaves amid it, as one that only looks whether the port is open, breaks no rule.
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.exchange.blame(ClientFault::TlsHandshake);
+                }
+                return None;
+            }
         };
         self.exchange.handshake_ends();
         let transport = Transport::Tls(Box::new(stream.into()));

@@ -15,7 +15,7 @@ use crate::config::values::HeaderCase;
 use crate::error::{PathFault, ProxyError};
 use crate::tick::Deadline;
 use crate::upstream::admit::{Admittable, Failed};
-use crate::upstream::conn::Connection;
+use crate::upstream::conn::{Connection, Left};
 use crate::upstream::path::Path;
 use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::retry::{Progress, may_fail_over, may_retry};
@@ -77,7 +77,7 @@ pub fn attempt(
         let cells = exchange.shard.sides.get(path.side);
         let methods = &path.plan.retry.methods;
         let mut tried = Tried::default();
-        let mut was_stale = false;
+        let mut left = None;
         loop {
             let Some((index, visit)) = path.pick(&tried, exchange.routed()) else {
                 let error = ProxyError::Path(PathFault::NoEndpoint);
@@ -85,7 +85,8 @@ pub fn attempt(
                 return Err(Failed { error, request });
             };
             let failure = loop {
-                let (mut lease, is_fresh) = match lease(&path, &visit, &exchange, was_stale).await {
+                let leased = lease(&path, &visit, &exchange, left.as_ref()).await;
+                let (mut lease, is_fresh) = match leased {
                     Ok(leased) => leased,
                     Err(error) => break Failure::unsent(error, request),
                 };
@@ -110,16 +111,22 @@ pub fn attempt(
                         return Ok(Inbound { response, lease, visit });
                     }
                     Ok(Err(error)) => {
-                        let lost = Lost { is_fresh, is_shared, has_moved: was_stale, sent_at };
+                        let has_moved = left.is_some();
+                        let lost = Lost { is_fresh, is_shared, has_moved, sent_at };
                         let failure = failure(error, spare, lease.connection(), &exchange);
                         request = match lost.moves_on(failure, |method| methods.has(method)) {
                             Ok(again) => again,
                             Err(failure) => break failure,
                         };
                         cells.stale.add(1);
-                        was_stale = true;
+                        left = Some(lease.connection().left());
                     }
-                    Err(error) => break Failure::sent(error, spare, lease.connection()),
+                    Err(error) => {
+                        if error == ProxyError::Path(PathFault::ResponseTimeout) {
+                            lease.connection().timed_out();
+                        }
+                        break Failure::sent(error, spare, lease.connection());
+                    }
                 }
             };
             match failure.error {
@@ -136,19 +143,20 @@ pub fn attempt(
     }
 }
 
-/// A connection that takes a request, and whether it is new: a pooled one, unless `only_new`.
+/// A connection that takes a request, and whether it is new. One that has `left` another gets no pooled
+/// one that may be as stale, nor the same again.
 async fn lease(
     path: &Path,
     visit: &Visit,
     exchange: &Exchange,
-    only_new: bool,
+    left: Option<&Left>,
 ) -> Result<(Lease, bool), ProxyError> {
     loop {
-        let pooled = if only_new { None } else { visit.pool().check_out() };
+        let pooled = visit.pool().check_out(left);
         let is_fresh = pooled.is_none();
         let mut lease = match pooled {
             Some(lease) => lease,
-            None => connect(path, visit.pool(), exchange).await?,
+            None => connect(path, visit.pool(), exchange, left).await?,
         };
         if is_ready(path, &mut lease, exchange).await? {
             return Ok((lease, is_fresh));
@@ -172,9 +180,14 @@ async fn is_ready(path: &Path, lease: &mut Lease, exchange: &Exchange) -> Result
 }
 
 /// Boxed: most requests find a connection, and need no room for the making of one.
-async fn connect(path: &Path, pool: &Rc<Pool>, exchange: &Exchange) -> Result<Lease, ProxyError> {
+async fn connect(
+    path: &Path,
+    pool: &Rc<Pool>,
+    exchange: &Exchange,
+    left: Option<&Left>,
+) -> Result<Lease, ProxyError> {
     exchange.timer.arm(Deadline::Upstream, path.plan.connect);
-    let mut connecting = Box::pin(pool.connect());
+    let mut connecting = Box::pin(pool.connect(left));
     within(exchange, PathFault::ConnectTimeout, connecting.as_mut()).await?
 }
 

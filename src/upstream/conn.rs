@@ -36,6 +36,15 @@ pub enum Opened {
     Http2(http2::Connection),
 }
 
+/// The connection that a request has left, unanswered.
+#[derive(Debug)]
+pub enum Left {
+    /// One that it had to itself. What else is pooled may be as stale.
+    Own,
+    /// One that others share, and that may be sound.
+    Shared(http2::Connection),
+}
+
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite {}
 impl<T: AsyncRead + AsyncWrite> Duplex for T {}
@@ -75,6 +84,24 @@ impl Connection {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Http2(_))
+    }
+
+    /// What a request that leaves it leaves.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        match self {
+            Self::Http1(_) => Left::Own,
+            Self::Http2(stream) => Left::Shared(stream.connection().clone()),
+        }
+    }
+
+    /// The request that it carries was not answered in time.
+    pub fn timed_out(&self) {
+        match self {
+            // It is closed as the request is cancelled.
+            Self::Http1(_) => {}
+            Self::Http2(stream) => stream.timed_out(),
+        }
     }
 
     /// Requests that it has carried.

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use futures_util::TryFutureExt;
 use http::{Request, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 
 use crate::config::values::HeaderCase;
@@ -30,7 +33,7 @@ const HEAD_MAX: usize = 64 * 1024;
 pub struct Connection {
     sender: http1::SendRequest<RequestBody>,
     // Gets the socket back once the connection's HTTP has ended, for a tunnel.
-    ended: oneshot::Receiver<(JoinedStream, Bytes)>,
+    ended: oneshot::Receiver<(Socket, Bytes)>,
     tap: Tap,
     /// Requests that it has carried.
     pub served: u64,
@@ -53,6 +56,7 @@ impl Connection {
         scratch: Scratch,
     ) -> Result<Self, ProxyError> {
         let tap = Tap::default();
+        let is_tls = matches!(transport, Transport::Tls(_));
         let io = JoinedStream::new(transport, scratch, Some(tap.clone()));
         let (sender, connection) = builder(case)
             .handshake(TokioIo::new(io))
@@ -64,8 +68,9 @@ impl Connection {
             let mut connection = connection;
             if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
                 let parts = connection.into_parts();
-                // Without a tunnel nobody takes the socket back, and it closes here.
-                let _ = give_back.send((parts.io.into_inner(), parts.read_buf));
+                // Without a tunnel nobody takes the socket back, and it closes.
+                let socket = Socket { io: Some(parts.io.into_inner()), is_tls };
+                let _ = give_back.send((socket, parts.read_buf));
             }
         });
         Ok(Self { sender, ended, tap, served: 0 })
@@ -121,8 +126,23 @@ impl Connection {
         let Self { sender, ended, .. } = self;
         // hyper gives the socket back when both the response and its sender are done.
         drop(sender);
-        let (io, early) = ended.await.ok()?;
-        Some(TunnelEnd { io, early })
+        let (mut socket, early) = ended.await.ok()?;
+        Some(TunnelEnd { io: socket.io.take()?, early })
+    }
+}
+
+/// A socket whose HTTP has ended. Dropped, it ends TLS in order (RFC 8446 section 6.1).
+struct Socket {
+    io: Option<JoinedStream>,
+    is_tls: bool,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(io) = self.io.as_mut().filter(|_| self.is_tls) {
+            // Where there is no room for it the backend does not read any more.
+            let _ = Pin::new(io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 

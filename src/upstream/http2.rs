@@ -1,8 +1,9 @@
 //! One HTTP/2 connection to a backend (RFC 9113), shared by the requests of a worker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -46,6 +47,7 @@ struct Shared {
     sender: SendRequest<Bytes>,
     open: Cell<usize>,
     served: Cell<u64>,
+    answered: Cell<u64>,
     closed: Rc<Cell<bool>>,
 }
 
@@ -59,7 +61,8 @@ impl Connection {
     /// The connection over `transport`, whose codec runs until it is closed.
     ///
     /// # Errors
-    /// [`PathFault::Connect`].
+    /// [`PathFault::Connect`], [`PathFault::Protocol`], or [`PathFault::Tls`]: of TLS 1.3 a client has done
+    /// its part before the server has looked at its certificate.
     pub async fn open(transport: Transport, scratch: Scratch) -> Result<Self, ProxyError> {
         let scheme = match &transport {
             Transport::Plain(_) => Scheme::HTTP,
@@ -78,24 +81,33 @@ impl Connection {
             .map_err(|_| ProxyError::Path(PathFault::Connect))?;
         let mut connection = connection;
         let ping = connection.ping_pong();
-        let closed = Rc::new(Cell::new(false));
-        let known = closed.clone();
+        let (closed, ended) = (Rc::new(Cell::new(false)), Rc::new(OnceCell::new()));
+        let (known, ends) = (closed.clone(), ended.clone());
         #[expect(clippy::disallowed_methods, reason = "ends with its socket or its last stream")]
         tokio::task::spawn_local(async move {
             // What ended it, its streams have been told.
-            let _ = connection.await;
+            let _ = ends.set(connection.await.map_err(|error| unopened(&error)));
             known.set(true);
         });
         if let Some(mut ping) = ping {
             // Its answer comes behind the backend's settings: from here on the limit of streams is known,
             // and that HTTP/2 is spoken at all.
-            ping.ping(Ping::opaque()).await.map_err(|_| ProxyError::Path(PathFault::Protocol))?;
+            if ping.ping(Ping::opaque()).await.is_err() {
+                let fault = ended.get().copied().and_then(Result::err);
+                return Err(ProxyError::Path(fault.unwrap_or(PathFault::Protocol)));
+            }
         }
-        let (open, served) = (Cell::new(0), Cell::new(0));
-        Ok(Self(Rc::new(Shared { scheme, sender, open, served, closed })))
+        let (open, served, answered) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        Ok(Self(Rc::new(Shared { scheme, sender, open, served, answered, closed })))
     }
 
-    /// Whether it takes no more requests: closed, or the backend has said so by a GOAWAY.
+    /// Whether both are the same one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether it takes no more requests: closed, silent, or the backend has said so by a GOAWAY.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         if self.0.closed.get() {
@@ -106,10 +118,11 @@ impl Connection {
         matches!(sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
-    /// Whether one more stream fits.
+    /// Whether it takes one more request.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.0.open.get() < self.0.sender.current_max_send_streams().min(STREAMS_MAX)
+        !self.is_closed()
+            && self.0.open.get() < self.0.sender.current_max_send_streams().min(STREAMS_MAX)
     }
 
     /// Open streams.
@@ -128,8 +141,9 @@ impl Connection {
     #[must_use]
     pub fn stream(&self) -> Stream {
         self.0.open.set(self.0.open.get() + 1);
+        let answered_before = Cell::new(self.0.answered.get());
         let (pump, tunnel) = (RefCell::default(), RefCell::default());
-        Stream(Rc::new(Seat { connection: self.clone(), pump, tunnel }))
+        Stream(Rc::new(Seat { connection: self.clone(), answered_before, pump, tunnel }))
     }
 }
 
@@ -138,6 +152,8 @@ pub struct Stream(Rc<Seat>);
 
 struct Seat {
     connection: Connection,
+    // How many requests the connection had answered when this one was sent.
+    answered_before: Cell<u64>,
     // Sends the request's body.
     pump: RefCell<Option<AbortHandle>>,
     tunnel: RefCell<Option<(RecvStream, SendStream<Bytes>)>>,
@@ -160,6 +176,21 @@ impl Stream {
     #[must_use]
     pub fn served(&self) -> u64 {
         self.0.connection.served()
+    }
+
+    /// Its connection.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    /// The request was not answered in time. If no other one was meanwhile, the backend may have gone
+    /// without a word, and TCP takes a quarter of an hour to notice: no more requests get that far.
+    pub fn timed_out(&self) {
+        let shared = &self.0.connection.0;
+        if shared.answered.get() == self.0.answered_before.get() {
+            shared.closed.set(true);
+        }
     }
 
     /// Sends a request; the future waits for the head of its response.
@@ -191,6 +222,7 @@ impl Seat {
     ) -> Result<Response<Inflow>, SendError> {
         let shared = &self.connection.0;
         shared.served.set(shared.served.get() + 1);
+        self.answered_before.set(shared.answered.get());
         let mut sender = shared.sender.clone();
         let (head, body) = request.into_parts();
         let can_upgrade = sender.is_extended_connect_protocol_enabled();
@@ -205,7 +237,9 @@ impl Seat {
         } else if !is_whole {
             *self.pump.borrow_mut() = Some(pump(body, stream));
         }
-        let response = respond(responding, exchange).await.map_err(|error| failed(&error))?;
+        let responded = respond(responding, exchange).await;
+        shared.answered.set(shared.answered.get() + 1);
+        let response = responded.map_err(|error| failed(&error))?;
         Ok(self.receive(response, upgrading, kept))
     }
 
@@ -256,13 +290,18 @@ async fn respond(
 }
 
 fn failed(error: &h2::Error) -> SendError {
-    // RFC 9113 section 8.7: what a GOAWAY leaves out, and REFUSED_STREAM, was not processed.
-    let is_unprocessed = match error.reason() {
-        Some(Reason::REFUSED_STREAM) => error.is_remote(),
-        Some(Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
-        Some(_) | None => false,
-    };
+    // RFC 9113 section 8.7: what a GOAWAY leaves out, whatever its reason, and REFUSED_STREAM was not
+    // processed. To what it names, h2 tells the end of the connection as an error of I/O.
+    let is_refused = error.reason() == Some(Reason::REFUSED_STREAM);
+    let is_unprocessed = error.is_remote() && (error.is_go_away() || is_refused);
     if is_unprocessed { SendError::Unprocessed } else { SendError::Failed(http2_fault(error)) }
+}
+
+/// Why a connection ended before its first request.
+fn unopened(error: &h2::Error) -> PathFault {
+    // h2 has no such errors of its own: it is what rustls says.
+    let is_tls = error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+    if is_tls { PathFault::Tls } else { PathFault::Protocol }
 }
 
 fn pump(body: RequestBody, stream: SendStream<Bytes>) -> AbortHandle {

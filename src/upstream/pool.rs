@@ -17,7 +17,7 @@ use crate::error::{PathFault, ProxyError};
 use crate::ids::Ids;
 use crate::metrics::shard::{EndpointCells, Shard};
 use crate::tick::{Span, Ticks};
-use crate::upstream::conn::{self, Connection, Opened};
+use crate::upstream::conn::{self, Connection, Left, Opened};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::fleet::Fleet;
 use crate::upstream::plan::Plan;
@@ -42,12 +42,14 @@ pub struct Pool {
     ticks: Rc<Ticks>,
     scratch: Scratch,
     limits: Cell<Limits>,
-    idle: RefCell<Vec<Idle>>,
+    idle: RefCell<Vec<Kept<http1::Connection>>>,
     // Connections that have a request to themselves.
     leased: Cell<usize>,
-    shared: RefCell<Vec<Shared>>,
-    // Whether the endpoint is known to speak HTTP/2: then one connection is opened at a time.
-    multiplexes: Cell<bool>,
+    // Those that serve many requests at once.
+    shared: RefCell<Vec<Kept<http2::Connection>>>,
+    // Whether the endpoint speaks HTTP/2, once that is known. Unless it does not, one connection is opened
+    // at a time.
+    multiplexes: Cell<Option<bool>>,
     opening: Cell<bool>,
     opened: Notify,
     retired: Cell<bool>,
@@ -76,17 +78,18 @@ struct Limits {
     connect_timeout: Duration,
 }
 
+/// A connection, and the tick at which it closes if no request comes.
 #[derive(Debug)]
-struct Idle {
-    connection: http1::Connection,
+struct Kept<C> {
+    connection: C,
     until: u32,
 }
 
-/// A connection that serves many requests at once, and when it closes if none comes.
-#[derive(Debug)]
-struct Shared {
-    connection: http2::Connection,
-    until: u32,
+impl Limits {
+    /// Whether a connection has carried as many requests as it may.
+    fn wears_out(&self, served: u64) -> bool {
+        self.requests != 0 && served >= self.requests
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -107,6 +110,7 @@ impl Pool {
         let Supplies { shard, ticks, scratch, .. } = supplies.clone();
         let cells = shard.endpoint(side, &endpoint.label);
         endpoint.silence.watch(&cells);
+        let multiplexes = Cell::new(plan.dialect.is_http2(&endpoint));
         Rc::new(Self {
             endpoint,
             cells,
@@ -120,7 +124,7 @@ impl Pool {
             idle: RefCell::default(),
             leased: Cell::new(0),
             shared: RefCell::default(),
-            multiplexes: Cell::new(plan.dialect.is_always_http2()),
+            multiplexes,
             opening: Cell::new(false),
             opened: Notify::new(),
             retired: Cell::new(false),
@@ -147,32 +151,47 @@ impl Pool {
         self.show();
     }
 
-    /// An idle connection, the one used last, or room on a shared one.
-    pub fn check_out(self: &Rc<Self>) -> Option<Lease> {
-        if self.multiplexes.get()
-            && let Some(lease) = self.share()
+    /// An idle connection, the one used last, or room on a shared one; for a request that has `left`
+    /// another one, room on a shared one beside that.
+    pub fn check_out(self: &Rc<Self>, left: Option<&Left>) -> Option<Lease> {
+        if self.multiplexes.get() == Some(true)
+            && let Some(lease) = self.share(left)
         {
             return Some(lease);
         }
-        loop {
-            let Idle { connection, until } = self.idle.borrow_mut().pop()?;
+        while left.is_none() {
+            let Kept { connection, until } = self.idle.borrow_mut().pop()?;
             self.show();
             if !connection.is_closed() && until > self.ticks.now() {
                 return Some(self.lease(connection));
             }
         }
+        None
     }
 
-    /// Room on the first shared connection that has any.
-    fn share(self: &Rc<Self>) -> Option<Lease> {
+    /// Room on the first shared connection that has any, but not on the one that was `left`.
+    fn share(self: &Rc<Self>, left: Option<&Left>) -> Option<Lease> {
+        let limits = self.limits.get();
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|shared| !shared.connection.is_closed());
-        let connection = &shared.iter().find(|shared| shared.connection.has_room())?.connection;
-        let stream = connection.stream();
+        let is_left = |connection: &http2::Connection| match left {
+            Some(Left::Shared(left)) => left.is_same(connection),
+            Some(Left::Own) | None => false,
+        };
+        shared.retain(|kept| kept.connection.open_streams() > 0 || !kept.connection.is_closed());
+        let room = shared.iter_mut().find(|Kept { connection, .. }| {
+            let is_worn = limits.wears_out(connection.served());
+            connection.has_room() && !is_worn && !is_left(connection)
+        })?;
+        room.until = limits.idle_for.end(self.ticks.now());
+        let stream = room.connection.stream();
         drop(shared);
+        Some(self.lease_stream(stream))
+    }
+
+    fn lease_stream(self: &Rc<Self>, stream: http2::Stream) -> Lease {
         self.show();
         let connection = Some(Connection::Http2(stream));
-        Some(Lease { pool: self.clone(), connection, is_shared: true })
+        Lease { pool: self.clone(), connection, is_shared: true }
     }
 
     /// A new connection, or room on one that another request has just opened. The caller sets its
@@ -180,10 +199,10 @@ impl Pool {
     ///
     /// # Errors
     /// As [`conn::open`].
-    pub async fn connect(self: &Rc<Self>) -> Result<Lease, ProxyError> {
-        while self.multiplexes.get() && self.opening.get() {
+    pub async fn connect(self: &Rc<Self>, left: Option<&Left>) -> Result<Lease, ProxyError> {
+        while self.multiplexes.get() != Some(false) && self.opening.get() {
             self.opened.notified().await;
-            if let Some(lease) = self.share() {
+            if let Some(lease) = self.share(left) {
                 return Ok(lease);
             }
         }
@@ -194,15 +213,18 @@ impl Pool {
         connecting.up = true;
         match opened {
             Opened::Http1(connection) => {
-                self.multiplexes.set(false);
+                self.multiplexes.set(Some(false));
                 Ok(self.lease(connection))
             }
             Opened::Http2(connection) => {
-                self.multiplexes.set(true);
+                self.multiplexes.set(Some(true));
+                if !connection.has_room() {
+                    return Err(ProxyError::Path(PathFault::Reset));
+                }
+                let stream = connection.stream();
                 let until = self.limits.get().idle_for.end(self.ticks.now());
-                self.shared.borrow_mut().push(Shared { connection, until });
-                drop(connecting);
-                self.share().ok_or(ProxyError::Path(PathFault::Reset))
+                self.shared.borrow_mut().push(Kept { connection, until });
+                Ok(self.lease_stream(stream))
             }
         }
     }
@@ -220,29 +242,28 @@ impl Pool {
         let known = self.idle.borrow().len() + self.warming.get();
         let missing = self.limits.get().min_idle.saturating_sub(known);
         match self.multiplexes.get() {
+            Some(false) => missing,
             // One that is shared is as good as many.
-            true if self.shared.borrow().is_empty() => missing.min(1),
-            true => 0,
-            false => missing,
+            Some(true) | None if self.shared.borrow().is_empty() => missing.min(1),
+            Some(true) | None => 0,
         }
     }
 
     /// One shared connection that nobody uses is kept for `min_idle`.
     fn sweep_shared(&self, now: u32) {
-        let Limits { min_idle, max_idle, requests, idle_for, .. } = self.limits.get();
+        let limits = self.limits.get();
         let mut shared = self.shared.borrow_mut();
         let mut kept = 0;
-        shared.retain_mut(|Shared { connection, until }| {
-            let is_worn = requests != 0 && connection.served() >= requests;
-            if connection.is_closed() || is_worn {
-                // What it still carries, it carries to its end.
-                return false;
-            }
+        shared.retain_mut(|Kept { connection, until }| {
             if connection.open_streams() > 0 {
-                *until = idle_for.end(now);
+                // What it still carries, it carries to its end.
+                *until = limits.idle_for.end(now);
                 return true;
             }
-            let is_kept = max_idle > 0 && (*until > now || kept < min_idle.min(1));
+            if connection.is_closed() || limits.wears_out(connection.served()) {
+                return false;
+            }
+            let is_kept = limits.max_idle > 0 && (*until > now || kept < limits.min_idle.min(1));
             kept += usize::from(is_kept);
             is_kept
         });
@@ -253,7 +274,7 @@ impl Pool {
     pub async fn warm(self: Rc<Self>) {
         self.warming.set(self.warming.get() + 1);
         // A timer of the runtime is dear on a request's way; here nobody waits.
-        let connected = timeout(self.limits.get().connect_timeout, self.connect()).await;
+        let connected = timeout(self.limits.get().connect_timeout, self.connect(None)).await;
         self.warming.set(self.warming.get() - 1);
         if let Ok(Ok(lease)) = connected {
             lease.give_back(None);
@@ -268,14 +289,18 @@ impl Pool {
     }
 
     fn put(&self, connection: http1::Connection, backend_keeps_for: Option<Span>) {
-        let Limits { max_idle, idle_for, requests, .. } = self.limits.get();
-        let worn = requests != 0 && connection.served >= requests;
+        let limits = self.limits.get();
+        let Limits { max_idle, idle_for, .. } = limits;
         let mut idle = self.idle.borrow_mut();
-        if worn || self.retired.get() || connection.is_closed() || idle.len() >= max_idle {
+        if limits.wears_out(connection.served)
+            || self.retired.get()
+            || connection.is_closed()
+            || idle.len() >= max_idle
+        {
             return;
         }
         let span = backend_keeps_for.map_or(idle_for, |span| span.min(idle_for));
-        idle.push(Idle { connection, until: span.end(self.ticks.now()) });
+        idle.push(Kept { connection, until: span.end(self.ticks.now()) });
     }
 
     fn show(&self) {
@@ -334,10 +359,10 @@ impl Lease {
     /// Whether the next request is this connection's last.
     #[must_use]
     pub fn is_last(&self) -> bool {
-        let Limits { max_idle, requests, .. } = self.pool.limits.get();
+        let limits = self.pool.limits.get();
         let served = self.connection.as_ref().map_or(0, Connection::served);
         // One that is shared is not closed by a field of a request.
-        !self.is_shared && (max_idle == 0 || (requests != 0 && served + 1 >= requests))
+        !self.is_shared && (limits.max_idle == 0 || limits.wears_out(served + 1))
     }
 
     /// Returns the connection to its pool; the request and its response must both be complete.
@@ -362,9 +387,12 @@ impl Drop for Lease {
         if !self.is_shared {
             self.pool.leased.set(self.pool.leased.get() - 1);
         }
+        let limits = self.pool.limits.get();
+        let is_over = |at: &Connection| limits.wears_out(at.served()) || at.is_closed();
+        let is_over = limits.max_idle == 0 || self.connection.as_ref().is_some_and(is_over);
         // A stream closes before it is counted.
         self.connection = None;
-        if self.is_shared && self.pool.limits.get().max_idle == 0 {
+        if self.is_shared && is_over {
             self.pool.sweep_shared(self.pool.ticks.now());
         }
         self.pool.show();

@@ -38,10 +38,15 @@ impl Dialect {
         Self { case: path.header_case, protocol: path.protocol, tls: path.tls.clone() }
     }
 
-    /// Whether every endpoint speaks HTTP/2: without asking (RFC 9113 section 3.3), or by TLS's word.
+    /// Whether an endpoint speaks HTTP/2, where that is known without asking (RFC 9113 section 3.3) and
+    /// not by TLS's word.
     #[must_use]
-    pub fn is_always_http2(&self) -> bool {
-        self.protocol == Protocol::Http2
+    pub fn is_http2(&self, endpoint: &Endpoint) -> Option<bool> {
+        match self.protocol {
+            Protocol::Auto => (!endpoint.is_tls).then_some(false),
+            Protocol::Http1 => Some(false),
+            Protocol::Http2 => Some(true),
+        }
     }
 
     /// Whether HTTP/2 is spoken on this connection.

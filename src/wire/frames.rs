@@ -3,6 +3,8 @@
 //!
 //! Pure: time is an argument, in ticks. What is looked at is nine bytes a frame.
 
+/// The octets of the preface (RFC 9113 section 3.4).
+const PREFACE: usize = 24;
 /// The octets of a frame's header.
 const HEADER: usize = 9;
 /// Frames that carry nothing which may come at once, beyond what drains.
@@ -20,7 +22,7 @@ const END_HEADERS: u8 = 0x4;
 const END_STREAM: u8 = 0x1;
 
 /// What is known of a client's frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameMeter {
     header: [u8; HEADER],
     // Octets of the header that have come; all of them while its payload is to come.
@@ -31,6 +33,21 @@ pub struct FrameMeter {
     empty: u32,
     content: u64,
     tick: u32,
+}
+
+impl Default for FrameMeter {
+    /// That of a connection of which nothing has been read: its preface comes first.
+    fn default() -> Self {
+        Self {
+            header: [0; HEADER],
+            known: 0,
+            payload: PREFACE,
+            is_amid_head: false,
+            empty: 0,
+            content: 0,
+            tick: 0,
+        }
+    }
 }
 
 impl FrameMeter {
@@ -112,8 +129,15 @@ mod tests {
         [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    fn fed(frames: &[Vec<u8>], size: usize) -> FrameMeter {
+    /// A meter behind the preface.
+    fn begun() -> FrameMeter {
         let mut meter = FrameMeter::default();
+        meter.feed(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0);
+        meter
+    }
+
+    fn fed(frames: &[Vec<u8>], size: usize) -> FrameMeter {
+        let mut meter = begun();
         frames.concat().chunks(size).for_each(|piece| meter.feed(piece, 0));
         meter
     }
@@ -146,11 +170,11 @@ mod tests {
 
     #[test]
     fn time_and_content_make_up_for_them() {
-        let mut meter = FrameMeter::default();
+        let mut meter = begun();
         let pings = frame(0x6, 0, &[0; 8]).repeat(EMPTY_PER_TICK as usize);
         (0..1_000).for_each(|tick| meter.feed(&pings, tick));
         assert!(!meter.is_flood(), "{meter:?}");
-        let mut meter = FrameMeter::default();
+        let mut meter = begun();
         for _ in 0..2 * EMPTY_MAX {
             meter.feed(&frame(0x8, 0, &[0; 4]), 0);
             meter.sent(2_048);

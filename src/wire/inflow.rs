@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -90,8 +90,6 @@ fn poll_stream(
             stream.flow_control().release_capacity(bytes.len())?;
             Poll::Ready(Some(Ok(Frame::data(bytes))))
         }
-        // A peer that wants no more of what we send has not broken what it sent (RFC 9113 section 8.1).
-        Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
         Some(Err(error)) => Poll::Ready(Some(Err(error))),
         None => match ready!(stream.poll_trailers(cx)) {
             Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),

@@ -216,6 +216,21 @@ impl ClientSocket {
     }
 }
 
+impl Drop for ClientSocket {
+    /// A connection that ends between two messages, as when it was idle for too long, ends in order too
+    /// (RFC 8446 section 6.1). Amid one it must not: a reply would pass for complete.
+    fn drop(&mut self) {
+        let is_between = match self.exchange.stage() {
+            // HTTP/2 says of each message by itself where it ends.
+            Stage::Fresh | Stage::Replied | Stage::Multiplexed => true,
+            Stage::Head | Stage::Busy | Stage::Tunnel => false,
+        };
+        if is_between && matches!(self.stream.get_mut().stream, Transport::Tls(_)) {
+            self.close_write();
+        }
+    }
+}
+
 /// hyper's end of a [`ClientSocket`].
 #[derive(Clone, Debug)]
 pub struct ClientStream(pub Rc<ClientSocket>);

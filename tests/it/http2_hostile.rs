@@ -260,23 +260,35 @@ fn floods_that_want_answers_end_where_those_are_not_read() {
 }
 
 #[test]
-fn frames_that_say_nothing_cost_no_memory() {
+fn frames_that_say_nothing_end_the_connection_from_a_number_on() {
     let _alone = heavy();
     let backend = Backend::ok("ok");
     let process = start(&backend);
     let on_stream_1 = [&1_u32.to_be_bytes()[..], &[16]].concat();
-    for (what, one) in [
+    let kinds = [
         ("PRIORITY", frame(PRIORITY, 0, 3, &on_stream_1)),
         ("an unknown type", frame(0xbe, 0, 0, &[0; 16])),
         ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
         ("PING that was not asked for", frame(PING, ACK, 0, &[0; 8])),
-    ] {
+        ("PING", frame(PING, 0, 0, &[7; 8])),
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[])),
+    ];
+    for (number, (what, one)) in (1..).zip(kinds) {
         attack(&process, || {
-            let (mut client, taken) = pour(&process, &one.repeat(1000), 100);
-            // Those that are no error leave the connection in use, once it is through with them.
-            let next = client.get("/next").status();
-            assert_eq!((taken, next), (100, 200), "{what}: {:?}", client.goaways);
+            let mut client = Frames::connect_with(process.address, &[]);
+            // What a busy client may send is no flood.
+            client.write(one.repeat(1_000));
+            assert_eq!(client.get("/next").status(), 200, "{what}: {:?}", client.goaways);
+            // Those that want answers are told so as these are read.
+            for _ in 0..100 {
+                client.write(one.repeat(100));
+                if client.get("/next").status() != 200 {
+                    break;
+                }
+            }
+            expect_end(&mut client, ENHANCE_YOUR_CALM);
         });
+        assert_eq!(floods(&process), f64::from(number), "{what}");
     }
 }
 

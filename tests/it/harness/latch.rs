@@ -21,6 +21,14 @@ impl Latch {
         self.release(usize::MAX / 2);
     }
 
+    /// Passes if it is let, and does not wait.
+    pub(super) fn try_pass(&self) -> bool {
+        let mut left = lock(&self.0.0);
+        let may = *left > 0;
+        *left = left.saturating_sub(1);
+        may
+    }
+
     pub(super) fn pass(&self, stopped: impl Fn() -> bool) {
         let mut left = lock(&self.0.0);
         while *left == 0 && !stopped() {
