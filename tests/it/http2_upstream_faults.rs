@@ -172,13 +172,20 @@ fn what_is_refused_for_ever_is_a_502_after_few_attempts_over_few_connections() {
 
 #[test]
 fn a_reset_is_a_502_before_the_head_and_cuts_the_reply_after_it() {
+    for reason in [Reason::INTERNAL_ERROR, Reason::NO_ERROR] {
+        resets(reason);
+    }
+}
+
+/// NO_ERROR too says that no more of the reply will come, not that it is whole.
+fn resets(reason: Reason) {
     let latch = Latch::default();
     let held = latch.clone();
     let backend = H2Backend::start(move |asked| match asked.target.as_str() {
         "/before" => Play::reset(Reason::INTERNAL_ERROR),
         "/amid" => {
             let begun = Play::head(200).then("begun").then_until(&held);
-            begun.then_reset(Reason::INTERNAL_ERROR)
+            begun.then_reset(reason)
         }
         _ => Play::ok("ok"),
     });
