@@ -8,7 +8,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use toml_edit::{DocumentMut, Formatted, Item, Value};
+use toml_edit::{Document, Item, Table, TableLike, Value};
+
+const WEIGHT: &str = "async_weight";
+
+/// What some editors begin a file with; TOML leaves it out.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Why the weight was not edited.
 #[derive(Debug, thiserror::Error)]
@@ -49,32 +54,53 @@ pub fn with_weight(
     route: Option<&str>,
     path: &Path,
 ) -> Result<String, EditError> {
-    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
-        EditError::Syntax { path: path.to_owned(), message: error.to_string() }
-    })?;
-    let table = match route {
-        None => document.as_table_mut(),
-        Some(name) => document
-            .get_mut("route")
-            .and_then(Item::as_array_of_tables_mut)
-            .and_then(|routes| {
-                routes
-                    .iter_mut()
-                    .find(|route| route.get("name").and_then(Item::as_str) == Some(name))
-            })
+    let document = Document::parse(text)
+        .map_err(|error| EditError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+    let table: &dyn TableLike = match route {
+        None => document.as_table(),
+        Some(name) => named_route(document.as_table(), name)
             .ok_or_else(|| EditError::NoRoute { path: path.to_owned(), name: name.to_owned() })?,
     };
-    let mut value = Value::Float(Formatted::new(share));
-    if let Some(item) = table.get_mut("async_weight") {
-        // Comments and spaces around the number are the operator's.
-        if let Some(old) = item.as_value() {
-            *value.decor_mut() = old.decor().clone();
-        }
-        *item = Item::Value(value);
-    } else {
-        table.insert("async_weight", Item::Value(value));
+    let number = Value::from(share).to_string();
+    // The parsed document only says where: written out again, it would have other line ends.
+    if let Some(span) = table.get(WEIGHT).and_then(Item::as_value).and_then(Value::span) {
+        return Ok([&text[..span.start], &number, &text[span.end..]].concat());
     }
-    Ok(document.to_string())
+    let values = table.iter().filter_map(|(_, item)| item.as_value()?.span());
+    let last = values.map(|span| span.end).max();
+    let in_braces = route.is_some() && !document.contains_array_of_tables("route");
+    Ok(inserted(text, last, in_braces, &format!("{WEIGHT} = {number}")))
+}
+
+fn named_route<'a>(document: &'a Table, name: &str) -> Option<&'a dyn TableLike> {
+    let is_named = |route: &&dyn TableLike| route.get("name").and_then(Item::as_str) == Some(name);
+    match document.get("route")? {
+        Item::ArrayOfTables(routes) => {
+            routes.iter().map(|route| route as &dyn TableLike).find(is_named)
+        }
+        Item::Value(Value::Array(routes)) => {
+            let tables = routes.iter().filter_map(Value::as_inline_table);
+            tables.map(|route| route as &dyn TableLike).find(is_named)
+        }
+        Item::None | Item::Value(_) | Item::Table(_) => None,
+    }
+}
+/// `text` with a new pair behind the table's last value, which ends at `last`: within a table in braces,
+/// else as a line of its own.
+fn inserted(text: &str, last: Option<usize>, in_braces: bool, pair: &str) -> String {
+    let Some(last) = last else {
+        let start = text.len() - text.trim_start_matches(BYTE_ORDER_MARK).len();
+        return format!("{}{pair}\n{}", &text[..start], &text[start..]);
+    };
+    if in_braces {
+        return format!("{}, {pair}{}", &text[..last], &text[last..]);
+    }
+    let Some(rest) = text[last..].find('\n') else {
+        return format!("{text}\n{pair}\n");
+    };
+    let (before, behind) = text.split_at(last + rest + 1);
+    let line_end = if before.ends_with("\r\n") { "\r\n" } else { "\n" };
+    format!("{before}{pair}{line_end}{behind}")
 }
 
 /// Replaces a file's content by rename; mode and owner stay.
@@ -122,6 +148,31 @@ mod tests {
     #[test]
     fn one_number_changes_and_nothing_else() {
         assert_eq!(edited(None).unwrap(), TEXT.replace("0.10", "0.25"));
+    }
+
+    #[test]
+    fn line_ends_and_a_byte_order_mark_stay() {
+        let text = format!("\u{feff}{}", TEXT.replace('\n', "\r\n"));
+        let edited = |route| with_weight(&text, 0.25, route, Path::new("c.toml")).unwrap();
+        assert_eq!(edited(None), text.replace("0.10", "0.25"));
+        assert_eq!(edited(Some("pay")), format!("{text}async_weight = 0.25\r\n"));
+    }
+
+    #[test]
+    fn a_route_in_braces_is_a_route() {
+        let text =
+            "route = [{ name = \"pay\", match = \"* /\" }, { name = \"b\", async_weight = 1 }]";
+        let edited = |route| with_weight(text, 0.25, Some(route), Path::new("c.toml")).unwrap();
+        assert_eq!(edited("pay"), text.replace("\"* /\"", "\"* /\", async_weight = 0.25"));
+        assert_eq!(edited("b"), text.replace("= 1", "= 0.25"));
+    }
+
+    #[test]
+    fn a_weight_that_is_missing_stands_behind_the_last_value_or_first() {
+        let edited = |text| with_weight(text, 0.5, None, Path::new("c.toml")).unwrap();
+        assert_eq!(edited("a = 1 # b\n\n[c]\n"), "a = 1 # b\nasync_weight = 0.5\n\n[c]\n");
+        assert_eq!(edited("a = 1"), "a = 1\nasync_weight = 0.5\n");
+        assert_eq!(edited("\u{feff}[c]\n"), "\u{feff}async_weight = 0.5\n[c]\n");
     }
 
     #[test]

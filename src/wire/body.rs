@@ -70,8 +70,10 @@ pub enum Source {
     },
     /// A body without data but with trailers.
     Trailers(Box<HeaderMap>),
-    /// A body that broke at once.
+    /// A body that broke, which its reader is about to learn.
     Failed(PathFault),
+    /// A body that broke, and whose reader has had a turn to write out what came before.
+    Cut(PathFault),
 }
 
 impl fmt::Debug for Source {
@@ -82,6 +84,7 @@ impl fmt::Debug for Source {
             Self::Stream { .. } => "Stream",
             Self::Trailers(_) => "Trailers",
             Self::Failed(_) => "Failed",
+            Self::Cut(_) => "Cut",
         })
     }
 }
@@ -106,9 +109,17 @@ impl<T: Tail> ReplyBody<T> {
         Self { source, exchange, bytes: 0, tail }
     }
 
-    fn fail(&mut self, fault: PathFault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.end(End::Path(fault));
-        Poll::Ready(Some(Err(BodyError::Path(fault))))
+    /// hyper drops what it has not written out when a body fails, even the head; while a body makes it
+    /// wait, it writes. So a client sees a reply that is cut, and not a connection that closed as if
+    /// the request had never been read: such a one it may send again.
+    fn fail(
+        &mut self,
+        fault: PathFault,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.source = Source::Cut(fault);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn end(&mut self, end: End) {
@@ -143,7 +154,12 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
             }
             Source::Failed(fault) => {
                 let fault = *fault;
-                return this.fail(fault);
+                return this.fail(fault, cx);
+            }
+            Source::Cut(fault) => {
+                let fault = *fault;
+                this.end(End::Path(fault));
+                return Poll::Ready(Some(Err(BodyError::Path(fault))));
             }
             Source::One(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -161,9 +177,11 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
         };
         let timer = &this.exchange.timer;
         match Pin::new(incoming).poll_frame(cx) {
-            Poll::Pending if timer.expired(Deadline::Upstream) => this.fail(PathFault::BodyTimeout),
+            Poll::Pending if timer.expired(Deadline::Upstream) => {
+                this.fail(PathFault::BodyTimeout, cx)
+            }
             Poll::Pending if timer.expired(Deadline::Exchange) => {
-                this.fail(PathFault::ResponseTimeout)
+                this.fail(PathFault::ResponseTimeout, cx)
             }
             Poll::Pending => {
                 if !timer.is_armed(Deadline::Upstream) {
@@ -185,7 +203,7 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => this.fail(error.path_fault()),
+            Poll::Ready(Some(Err(error))) => this.fail(error.path_fault(), cx),
             Poll::Ready(None) => {
                 this.end(End::Complete);
                 Poll::Ready(None)
@@ -196,7 +214,7 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
-            Source::One(_) | Source::Trailers(_) | Source::Failed(_) => false,
+            Source::One(_) | Source::Trailers(_) | Source::Failed(_) | Source::Cut(_) => false,
             Source::Stream { first, body, .. } => first.is_none() && body.is_end_stream(),
         }
     }
@@ -205,7 +223,7 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::One(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Trailers(_) | Source::Failed(_) => SizeHint::new(),
+            Source::Trailers(_) | Source::Failed(_) | Source::Cut(_) => SizeHint::new(),
             Source::Stream { first: None, body, .. } => body.size_hint(),
             Source::Stream { first: Some(first), body, .. } => {
                 let read = first.len() as u64;
@@ -219,8 +237,14 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
 
 impl<T: Tail> Drop for ReplyBody<T> {
     fn drop(&mut self) {
-        // hyper never polls a body that says it is empty: dropping it is its end.
-        let complete = matches!(&self.source, Source::Empty);
-        self.end(if complete { End::Complete } else { End::Dropped });
+        let end = match &self.source {
+            // hyper never polls a body that says it is empty: dropping it is its end.
+            Source::Empty => End::Complete,
+            Source::Cut(fault) => End::Path(*fault),
+            Source::One(_) | Source::Stream { .. } | Source::Trailers(_) | Source::Failed(_) => {
+                End::Dropped
+            }
+        };
+        self.end(end);
     }
 }

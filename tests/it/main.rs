@@ -63,6 +63,7 @@ mod tunnel;
 mod wire;
 mod wire_broken;
 mod wire_deviations;
+mod wire_ends;
 mod wire_framed;
 mod wire_http2;
 mod wire_http2_replies;

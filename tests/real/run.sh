@@ -23,11 +23,11 @@ if ((${#missing[@]})); then
 fi
 
 venv=target/real-venv
-wanted=$(cat docker/legacy/requirements.txt docker/async/requirements.txt)
+lists=(docker/legacy/requirements.txt docker/async/requirements.txt tests/real/requirements.txt)
+wanted=$(cat "${lists[@]}")
 if [[ $(cat "$venv/installed.txt" 2>/dev/null) != "$wanted" ]]; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet \
-        -r docker/legacy/requirements.txt -r docker/async/requirements.txt
+    "$venv/bin/pip" install --quiet "${lists[@]/#/--requirement=}"
     # Written last, so that an installation which was cut off is done again.
     echo "$wanted" >"$venv/installed.txt"
 fi
