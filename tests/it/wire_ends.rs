@@ -65,6 +65,22 @@ fn a_reply_that_breaks_at_once_is_seen_to_be_cut() {
     assert_eq!(proxy.scrape().sum("cutover_errors_total", &[]), 1.0);
 }
 
+/// hyper would write no reply at all.
+#[test]
+fn a_reply_over_http2_has_one_length_that_is_a_number_or_is_none() {
+    // `:status: 200`, then `content-length` as RFC 7541 names it by its index: empty, or `0` and `1`.
+    const EMPTY: &[u8] = b"\0\0\x04\x01\x04\0\0\0\x01\x88\x0f\x0d\0";
+    const TWO: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x88\x0f\x0d\x010\x0f\x0d\x011";
+    for frames in [EMPTY, TWO] {
+        let backend = http2_backend(frames);
+        let protocol = "protocol = \"http2\"\nmin_idle = 0";
+        let proxy = Setup::new(backend, backend).workers(1).legacy(protocol).start();
+        let reply = Raw::connect(proxy.address).ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((reply.status(), reply.complete), (502, true), "{reply:?}");
+        assert_eq!(proxy.scrape().sum("cutover_client_errors_total", &[]), 0.0);
+    }
+}
+
 #[test]
 fn trailers_are_the_end_of_a_reply_and_no_client_has_left() {
     let backend = Scripted::start();
