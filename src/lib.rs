@@ -8,7 +8,7 @@
 //! watches the config, serves the admin API and runs the drain. It publishes one immutable
 //! [`snapshot::Snapshot`] that each request loads once.
 //!
-//! Life of a request: 1 accept ([`listen`]) · 2 handshake (a later stage) · 3 HTTP ([`serve`]) ·
+//! Life of a request: 1 accept ([`listen`]) · 2 first bytes ([`serve::opening`]) · 3 HTTP ([`serve`]) ·
 //! 4 load the snapshot, name the request ([`proxy`]) · 5 decide the path ([`route`]) · 6 clean the
 //! headers ([`wire::headers`]) · 7 admit, pick, send ([`forward`], [`upstream`]) · 8 stream back,
 //! counted ([`wire::body`]) · 9 mirror (a later stage) · 10 record once, at the end ([`journal`]).

@@ -82,7 +82,7 @@ impl Opening<'_> {
             self.exchange.handshake_begins();
             // Boxed, as is the handshake: idle connections need not hold the room for it.
             let header = Box::pin(proxy_header(&mut socket));
-            match self.within(header).await?.ok()? {
+            match self.in_time(header).await?.ok()? {
                 Ok(Source::Own) => {}
                 Ok(Source::Proxied { client, local }) => proxied = Some(Proxied { client, local }),
                 Err(_malformed) => {
@@ -109,7 +109,7 @@ impl Opening<'_> {
         };
         self.exchange.handshake_begins();
         let acceptor = TlsAcceptor::from(tls.clone());
-        let stream = match self.within(Box::pin(acceptor.accept(socket))).await? {
+        let stream = match self.in_time(Box::pin(acceptor.accept(socket))).await? {
             Ok(stream) => stream,
             Err(error) => {
                 // Who leaves amid it, as one that only looks whether the port is open, breaks no rule.
@@ -123,6 +123,16 @@ impl Opening<'_> {
         let transport = Transport::Tls(Box::new(stream.into()));
         let is_http2 = transport.has_agreed_on_http2();
         Some(Opened { transport, early: Bytes::new(), is_http2, proxied })
+    }
+
+    /// Waits for `work`, which a client owes within the time of a head: to be late is its fault, unless it is
+    /// a drain that ran out of patience.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let done = self.within(work).await;
+        if done.is_none() && self.phase.get() < drain::Phase::Draining {
+            self.exchange.blame(ClientFault::HeadTimeout);
+        }
+        done
     }
 
     /// Waits for `work`, unless the client's deadline passes or the drain wants it gone.

@@ -1,4 +1,5 @@
-//! What goes over the wire to and from clients: checks, header rules, bodies, sockets, tunnels.
+//! What goes over the wire, to and from clients and backends: checks, header rules, bodies, sockets,
+//! tunnels, and what lies between HTTP/1 and HTTP/2.
 
 pub mod body;
 pub mod check;

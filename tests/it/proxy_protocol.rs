@@ -275,6 +275,8 @@ fn a_header_that_comes_slowly_or_not_at_all_ends_after_header_timeout() {
     assert_ne!(client.rest().1, Ended::Open);
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     eventually!(proxy.scrape().sum("cutover_connections_open", &[]) == 0.0);
+    let late = [("kind", "head_timeout")];
+    assert_eq!(proxy.scrape().sum("cutover_client_errors_total", &late), 4.0);
     // Behind the header a request has its own time.
     let mut client = Raw::connect(proxy.address);
     client.send(V1);

@@ -39,6 +39,8 @@ fn a_handshake_that_is_never_finished_ends_after_header_timeout() {
     assert_ne!(client.rest().1, Ended::Open);
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     eventually!(proxy.scrape().sum("cutover_connections_open", &[]) == 0.0);
+    let late = [("kind", "head_timeout")];
+    assert_eq!(proxy.scrape().sum("cutover_client_errors_total", &late), 4.0);
     let mut client = connect(&proxy, &Offer::default().client());
     assert_eq!(client.get("/").unwrap().text(), "ok");
 }
