@@ -32,7 +32,6 @@ use crate::tick::{Deadline, Span};
 use crate::wire::body::BodyError;
 use crate::wire::exchange::Stage;
 use crate::wire::inflow::Inflow;
-use crate::wire::interim::relayed;
 use crate::wire::socket::{ClientStream, Presence};
 use crate::wire::upgrade::TunnelEnd;
 
@@ -85,10 +84,7 @@ impl ClientConnection {
         let ended = poll_fn(|cx| {
             self.exchange.timer.register(cx.waker());
             loop {
-                // In front of the reply that hyper may be about to write.
-                for interim in self.exchange.interims().into_iter().filter_map(relayed) {
-                    self.socket.relay(&interim, cx);
-                }
+                self.socket.relay_interims(cx);
                 if Pin::new(&mut http).poll(cx).is_ready() {
                     let refused = self.exchange.fault().is_some() || self.socket.has_refused();
                     return Poll::Ready(if refused { Ended::Refused } else { Ended::Http });

@@ -59,7 +59,7 @@ impl TunnelHold<'_> {
         let Agreed { connection, record } = agreed;
         let flow = Flow::default();
         let mut ended = pin!(async {
-            if let Some(upstream) = connection.into_tunnel().await {
+            if let Some(upstream) = connection.into_tunnel() {
                 tunnel(client, upstream, &flow).await;
             }
         });

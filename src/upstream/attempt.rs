@@ -7,15 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, Response, request};
+use http::{HeaderValue, Method, Request, Response};
 use tokio::time::Instant;
 
-use crate::config::Retry;
-use crate::config::values::HeaderCase;
 use crate::error::{PathFault, ProxyError};
 use crate::tick::Deadline;
 use crate::upstream::admit::{Admittable, Failed};
-use crate::upstream::conn::{Connection, Left};
+use crate::upstream::conn::Left;
 use crate::upstream::path::Path;
 use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::retry::{Progress, may_fail_over, may_retry};
@@ -94,12 +92,16 @@ pub fn attempt(
                 if lease.is_last() && !request.headers().contains_key(CONNECTION) {
                     request.headers_mut().insert(CONNECTION, CLOSE);
                 }
-                let (case, is_shared) = (path.plan.dialect.case, lease.connection().is_shared());
-                let spare = Spare::of(&mut request, &path.plan.retry, (case, is_shared));
+                let is_shared = lease.connection().is_shared();
+                let may_repeat = is_shared || methods.has(request.method());
+                let spare = may_repeat.then(|| request.body_mut().keep(path.plan.retry.buffer));
                 exchange.await_path(path.plan.response);
                 let sent_at = visit.sent();
-                let mut sending = pin!(lease.connection().send(request, &exchange));
-                match within(&exchange, PathFault::ResponseTimeout, sending.as_mut()).await {
+                let sent = {
+                    let mut sending = pin!(lease.connection().send(&mut request, &exchange));
+                    within(&exchange, PathFault::ResponseTimeout, sending.as_mut()).await
+                };
+                match sent {
                     Ok(Ok(response)) => {
                         let now = Instant::now();
                         cells.upstream_duration.observe(now.duration_since(sent_at));
@@ -111,9 +113,8 @@ pub fn attempt(
                         return Ok(Inbound { response, lease, visit });
                     }
                     Ok(Err(error)) => {
-                        let has_moved = left.is_some();
-                        let lost = Lost { is_fresh, is_shared, has_moved, sent_at };
-                        let failure = failure(error, spare, lease.connection(), &exchange);
+                        let lost = Lost { is_fresh, is_shared, has_moved: left.is_some(), sent_at };
+                        let failure = failure(error, request, spare, &exchange);
                         request = match lost.moves_on(failure, |method| methods.has(method)) {
                             Ok(again) => again,
                             Err(failure) => break failure,
@@ -125,7 +126,7 @@ pub fn attempt(
                         if error == ProxyError::Path(PathFault::ResponseTimeout) {
                             lease.connection().timed_out();
                         }
-                        break Failure::sent(error, spare, lease.connection());
+                        break Failure::sent(error, request, spare);
                     }
                 }
             };
@@ -151,32 +152,10 @@ async fn lease(
     exchange: &Exchange,
     left: Option<&Left>,
 ) -> Result<(Lease, bool), ProxyError> {
-    loop {
-        let pooled = visit.pool().check_out(left);
-        let is_fresh = pooled.is_none();
-        let mut lease = match pooled {
-            Some(lease) => lease,
-            None => connect(path, visit.pool(), exchange, left).await?,
-        };
-        if is_ready(path, &mut lease, exchange).await? {
-            return Ok((lease, is_fresh));
-        }
-        if is_fresh {
-            return Err(ProxyError::Path(PathFault::Reset));
-        }
-        exchange.shard.sides.get(path.side).stale.add(1);
+    match visit.pool().check_out(left) {
+        Some(lease) => Ok((lease, false)),
+        None => Ok((connect(path, visit.pool(), exchange, left).await?, true)),
     }
-}
-
-/// Whether a connection takes a request. Nearly always it says so at once; one that has to settle
-/// first is waited for no longer than a new one would be.
-async fn is_ready(path: &Path, lease: &mut Lease, exchange: &Exchange) -> Result<bool, ProxyError> {
-    if lease.connection().is_ready() {
-        return Ok(true);
-    }
-    exchange.timer.arm(Deadline::Upstream, path.plan.connect);
-    let mut settling = pin!(lease.connection().ready());
-    within(exchange, PathFault::ConnectTimeout, settling.as_mut()).await
 }
 
 /// Boxed: most requests find a connection, and need no room for the making of one.
@@ -284,18 +263,17 @@ impl Lost {
 /// What a request failed of that was sent and got no head.
 fn failure(
     error: SendError,
-    spare: Option<Spare>,
-    connection: &Connection,
+    request: Request<RequestBody>,
+    spare: Option<Replay>,
     exchange: &Exchange,
 ) -> Failure {
     let reset = ProxyError::Path(PathFault::Reset);
     match error {
-        SendError::NotSent(unsent) => Failure::unsent(reset, *unsent),
         SendError::Unprocessed => {
-            let failure = Failure::sent(reset, spare, connection);
+            let failure = Failure::sent(reset, request, spare);
             Failure { progress: Progress::NotSent, ..failure }
         }
-        SendError::Failed(fault) => Failure::sent(blame(exchange, fault), spare, connection),
+        SendError::Failed(fault) => Failure::sent(blame(exchange, fault), request, spare),
     }
 }
 
@@ -314,8 +292,8 @@ impl Failure {
         Self { error, progress: Progress::NotSent, request, is_stale: false }
     }
 
-    fn sent(error: ProxyError, spare: Option<Spare>, connection: &Connection) -> Self {
-        let request = spare.map_or(Again::Never, |spare| spare.again(connection));
+    fn sent(error: ProxyError, request: Request<RequestBody>, spare: Option<Replay>) -> Self {
+        let request = spare.map_or(Again::Never, |spare| Again::of(request, &spare));
         Self { error, progress: Progress::MayBeProcessed, request, is_stale: false }
     }
 }
@@ -329,51 +307,12 @@ enum Again {
     Never,
 }
 
-/// What it takes to send a request again whose method allows it: its body, and its head from the
-/// connection that wrote it. That has lost how the client wrote the names of fields, so where they are
-/// to be preserved the head is copied.
-struct Spare {
-    replay: Replay,
-    head: Option<Box<request::Parts>>,
-}
-
-impl Spare {
-    /// `is_shared`: its connection keeps no heads, and may say that it has not processed a request, which
-    /// may then be sent again whatever its method is.
-    fn of(
-        request: &mut Request<RequestBody>,
-        retry: &Retry,
-        (case, is_shared): (HeaderCase, bool),
-    ) -> Option<Self> {
-        if !is_shared && !retry.methods.has(request.method()) {
-            return None;
-        }
-        let replay = request.body_mut().keep(retry.buffer);
-        let head = match case {
-            HeaderCase::Title | HeaderCase::Lower if !is_shared => None,
-            HeaderCase::Title | HeaderCase::Lower | HeaderCase::Preserve => {
-                let mut copy = Request::new(());
-                copy.method_mut().clone_from(request.method());
-                copy.uri_mut().clone_from(request.uri());
-                copy.headers_mut().clone_from(request.headers());
-                copy.extensions_mut().clone_from(request.extensions());
-                Some(Box::new(copy.into_parts().0))
-            }
-        };
-        Some(Self { replay, head })
-    }
-
-    fn again(self, connection: &Connection) -> Again {
-        let head = match self.head {
-            Some(head) => Some(*head),
-            None => connection.sent().map(|request| request.into_parts().0),
-        };
-        match (head, self.replay.body()) {
-            (Some(head), Some(body)) => {
-                Again::Request(Box::new(reopened(Request::from_parts(head, body))))
-            }
-            (Some(_), None) => Again::TooLarge,
-            (None, _) => Again::Never,
+impl Again {
+    /// The request, whose content was taken, with its content from the beginning.
+    fn of(request: Request<RequestBody>, spare: &Replay) -> Self {
+        match spare.body() {
+            Some(body) => Self::Request(Box::new(reopened(request.map(|_| body)))),
+            None => Self::TooLarge,
         }
     }
 }

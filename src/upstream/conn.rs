@@ -1,8 +1,6 @@
 //! A connection to a backend, whichever version of HTTP it speaks: send a request, get its head and
 //! body, and know whether it may be used again. The seam behind which the codecs may change.
 
-use std::rc::Rc;
-
 use futures_util::future::Either;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -66,7 +64,7 @@ pub async fn open(
     if dialect.is_http2_on(&transport) {
         http2::Connection::open(transport, scratch).await.map(Opened::Http2)
     } else {
-        http1::Connection::open(transport, dialect.case, scratch).await.map(Opened::Http1)
+        Ok(Opened::Http1(http1::Connection::new(transport, dialect.case, scratch)))
     }
 }
 
@@ -108,38 +106,22 @@ impl Connection {
     #[must_use]
     pub fn served(&self) -> u64 {
         match self {
-            Self::Http1(connection) => connection.served,
+            Self::Http1(connection) => connection.served(),
             Self::Http2(stream) => stream.served(),
         }
     }
 
-    /// Whether the next request can be sent at once.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.is_ready(),
-            Self::Http2(stream) => !stream.is_closed(),
-        }
-    }
-
-    /// Waits until the next request can be sent; false if the backend has closed the connection.
-    pub async fn ready(&mut self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.ready().await,
-            Self::Http2(stream) => !stream.is_closed(),
-        }
-    }
-
-    /// Sends a request, whose interim responses `exchange` gets; the future waits for the head of its response. Dropping it, and then the
-    /// connection, cancels the request.
+    /// Sends a request, whose interim responses `exchange` gets, and waits for the head of its response.
+    /// Its content is taken out of `request`; what else it has stays, to be sent again. Dropping the
+    /// future, and then the connection, cancels the request.
     ///
     /// # Errors
-    /// Whether the request was sent at all, and else what went wrong.
-    pub fn send(
-        &mut self,
-        request: Request<RequestBody>,
-        exchange: &Rc<Exchange>,
-    ) -> impl Future<Output = Result<Response<Inflow>, SendError>> + use<> {
+    /// Whether the request was processed, and else what went wrong.
+    pub fn send<'a>(
+        &'a mut self,
+        request: &'a mut Request<RequestBody>,
+        exchange: &'a Exchange,
+    ) -> impl Future<Output = Result<Response<Inflow>, SendError>> + 'a {
         match self {
             Self::Http1(connection) => Either::Left(connection.send(request, exchange)),
             // Boxed: HTTP/1 need not hold the room for it.
@@ -147,20 +129,12 @@ impl Connection {
         }
     }
 
-    /// The head of the request that was sent last, where the connection keeps it.
-    #[must_use]
-    pub fn sent(&self) -> Option<Request<()>> {
-        match self {
-            Self::Http1(connection) => connection.sent(),
-            Self::Http2(_) => None,
-        }
-    }
-
     /// The bytes after a 101: `None` if the backend closed it already.
-    pub async fn into_tunnel(self) -> Option<TunnelEnd<Box<dyn Duplex + Unpin>>> {
+    #[must_use]
+    pub fn into_tunnel(self) -> Option<TunnelEnd<Box<dyn Duplex + Unpin>>> {
         match self {
             Self::Http1(connection) => {
-                let TunnelEnd { io, early } = connection.into_tunnel().await?;
+                let TunnelEnd { io, early } = connection.into_tunnel()?;
                 Some(TunnelEnd { io: Box::new(io), early })
             }
             Self::Http2(stream) => {

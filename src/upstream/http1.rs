@@ -1,158 +1,158 @@
-//! One HTTP/1.1 connection to a backend, by hyper's codec.
+//! One HTTP/1.1 connection to a backend: a request goes out, and the head of its response comes in.
+//!
+//! No task stands between: the request's own task writes and reads, so that nothing is handed over and
+//! nobody is woken. Only where the response begins before the request has ended does the rest of that go
+//! out in a task of its own, as nobody can say which of the two the backend waits for.
 
-use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_util::TryFutureExt;
 use http::{Request, Response};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWrite;
-use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::config::values::HeaderCase;
-use crate::error::{PathFault, ProxyError};
+use crate::upstream::cased::Cased;
+use crate::upstream::outgoing::{Broken, Outgoing};
 use crate::upstream::unsent::SendError;
+use crate::wire::encode;
 use crate::wire::exchange::Exchange;
-use crate::wire::inflow::{Inflow, http1_fault};
-use crate::wire::joined::{JoinedStream, Scratch, Tap};
+use crate::wire::inflow::Inflow;
+use crate::wire::input::LinkError;
+use crate::wire::joined::{JoinedStream, Scratch};
+use crate::wire::link::Link;
 use crate::wire::transport::Transport;
 use crate::wire::upgrade::TunnelEnd;
 use crate::wire::upload::RequestBody;
 
-/// The most memory that one connection reads ahead.
-const READ_AHEAD_MAX: usize = 400 * 1024;
-/// The largest response head.
-const HEAD_MAX: usize = 64 * 1024;
-
-/// One open connection.
+/// One open connection. Dropped before a response has come whole, it closes, as HTTP/1 knows no other
+/// way to cancel a request.
+#[derive(Debug)]
 pub struct Connection {
-    sender: http1::SendRequest<RequestBody>,
-    // Gets the socket back once the connection's HTTP has ended, for a tunnel.
-    ended: oneshot::Receiver<(Socket, Bytes)>,
-    tap: Tap,
-    /// Requests that it has carried.
-    pub served: u64,
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("served", &self.served).finish_non_exhaustive()
-    }
+    link: Rc<Link>,
+    scratch: Scratch,
+    case: HeaderCase,
+    // Sends what is left of a request whose response has begun.
+    pump: Option<AbortHandle>,
+    served: u64,
 }
 
 impl Connection {
-    /// The connection over `transport`, whose codec runs until it is closed.
-    ///
-    /// # Errors
-    /// [`PathFault::Connect`].
-    pub async fn open(
-        transport: Transport,
-        case: HeaderCase,
-        scratch: Scratch,
-    ) -> Result<Self, ProxyError> {
-        let tap = Tap::default();
-        let is_tls = matches!(transport, Transport::Tls(_));
-        let io = JoinedStream::new(transport, scratch, Some(tap.clone()));
-        let (sender, connection) = builder(case)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|_| ProxyError::Path(PathFault::Connect))?;
-        let (give_back, ended) = oneshot::channel();
-        #[expect(clippy::disallowed_methods, reason = "ends with its socket or its sender")]
-        tokio::task::spawn_local(async move {
-            let mut connection = connection;
-            if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
-                let parts = connection.into_parts();
-                // Without a tunnel nobody takes the socket back, and it closes.
-                let socket = Socket { io: Some(parts.io.into_inner()), is_tls };
-                let _ = give_back.send((socket, parts.read_buf));
-            }
-        });
-        Ok(Self { sender, ended, tap, served: 0 })
+    /// The connection over `transport`.
+    #[must_use]
+    pub fn new(transport: Transport, case: HeaderCase, scratch: Scratch) -> Self {
+        let link = Link::new(transport, scratch.clone(), case == HeaderCase::Preserve);
+        Self { link, scratch, case, pump: None, served: 0 }
     }
 
-    /// Whether the backend has closed it.
+    /// Requests that it has carried.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        self.served
+    }
+
+    /// Whether its last request and response are complete, and another may follow.
+    #[must_use]
+    pub fn is_reusable(&self) -> bool {
+        self.link.is_reusable() && self.pump.as_ref().is_none_or(AbortHandle::is_finished)
+    }
+
+    /// Whether it takes no more requests; the backend may have closed it while it was idle.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        !self.is_reusable() || self.link.is_closed()
     }
 
-    /// Whether the next request can be sent at once.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    /// Waits until the next request can be sent; false if the backend has closed the connection.
-    pub async fn ready(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
-    }
-
-    /// Sends a request; the future waits for the head of its response. Dropping it closes the
-    /// connection, as HTTP/1 knows no other way to cancel a request.
+    /// Sends a request, whose interim responses `exchange` gets, and waits for the head of its response.
+    /// The content is taken out of `request`; what else it has stays, to be sent again.
     ///
     /// # Errors
-    /// Whether the request was sent at all, and else what went wrong.
-    pub fn send(
+    /// What went wrong. The request may have been processed.
+    pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
-        exchange: &Rc<Exchange>,
-    ) -> impl Future<Output = Result<Response<Inflow>, SendError>> + use<> {
+        request: &mut Request<RequestBody>,
+        exchange: &Exchange,
+    ) -> Result<Response<Inflow>, SendError> {
         self.served += 1;
-        self.tap.sent.await_head();
-        self.tap.interims.await_head(exchange);
-        self.sender
-            .try_send_request(request)
-            .map_ok(|response| response.map(Inflow::Http1))
-            .map_err(|mut error| match error.take_message() {
-                Some(request) => SendError::NotSent(Box::new(request)),
-                None => SendError::Failed(http1_fault(error.error())),
+        self.link.expect_head();
+        let mut outgoing = Outgoing::of(request, self.case);
+        let (mut cased, mut is_cut) = (None, false);
+        let response = poll_fn(|cx| {
+            let sent = match outgoing.has_begun() {
+                true => outgoing.poll(cx, &self.link),
+                false => self.begin(cx, request, &mut outgoing, &mut cased),
+            };
+            match sent {
+                Poll::Ready(Err(Broken::Body)) => return Poll::Ready(Err(LinkError::Closed)),
+                // It may have said why.
+                Poll::Ready(Err(Broken::Connection)) => is_cut = true,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            self.link.poll_head(cx, request.method(), |interim| {
+                if exchange.takes_interims() {
+                    exchange.interim(interim);
+                }
             })
+        });
+        let mut response = response.await.map_err(|error| SendError::Failed(error.path_fault()))?;
+        if let Some(cased) = cased {
+            cased.note(&mut response, self.link.head());
+        }
+        if is_cut {
+            self.link.wears_out();
+        } else if !outgoing.is_done() {
+            self.pump = Some(pump(outgoing, self.link.clone()));
+        }
+        Ok(response.map(|()| Inflow::Link(self.link.body())))
     }
 
-    /// The head of the request that was sent last; `None` if hyper never offered it to the socket.
-    #[must_use]
-    pub fn sent(&self) -> Option<Request<()>> {
-        self.tap.sent.request()
+    /// Writes the head, and what there is of the content.
+    fn begin(
+        &self,
+        cx: &mut Context<'_>,
+        request: &Request<RequestBody>,
+        outgoing: &mut Outgoing,
+        cased: &mut Option<Cased>,
+    ) -> Poll<Result<(), Broken>> {
+        let mut head = self.scratch.head.borrow_mut();
+        head.clear();
+        *cased = match self.case {
+            HeaderCase::Preserve => Cased::write(request, outgoing.coding(), &mut head),
+            HeaderCase::Title | HeaderCase::Lower => None,
+        };
+        if cased.is_none() {
+            encode::request_head(request, self.case, outgoing.coding(), &mut head);
+        }
+        outgoing.begin(cx, &self.link, &head)
     }
 
     /// The socket, after a 101: `None` if the backend closed it already.
-    pub async fn into_tunnel(self) -> Option<TunnelEnd<JoinedStream>> {
-        let Self { sender, ended, .. } = self;
-        // hyper gives the socket back when both the response and its sender are done.
-        drop(sender);
-        let (mut socket, early) = ended.await.ok()?;
-        Some(TunnelEnd { io: socket.io.take()?, early })
+    #[must_use]
+    pub fn into_tunnel(self) -> Option<TunnelEnd<JoinedStream>> {
+        self.link.tunnel()
     }
 }
 
-/// A socket whose HTTP has ended. Dropped, it ends TLS in order (RFC 8446 section 6.1).
-struct Socket {
-    io: Option<JoinedStream>,
-    is_tls: bool,
-}
-
-impl Drop for Socket {
+impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(io) = self.io.as_mut().filter(|_| self.is_tls) {
-            // Where there is no room for it the backend does not read any more.
-            let _ = Pin::new(io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        // A response that has come whole does not end its request: the backend may still read that.
+        if !self.link.is_answered() {
+            if let Some(pump) = &self.pump {
+                pump.abort();
+            }
+            self.link.close();
         }
     }
 }
 
-fn builder(case: HeaderCase) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(READ_AHEAD_MAX).max_header_size(HEAD_MAX);
-    match case {
-        HeaderCase::Title => builder.title_case_headers(true),
-        HeaderCase::Preserve => builder.preserve_header_case(true),
-        HeaderCase::Lower => &mut builder,
-    };
-    builder
+fn pump(mut outgoing: Outgoing, link: Rc<Link>) -> AbortHandle {
+    #[expect(clippy::disallowed_methods, reason = "ends with its request or its connection")]
+    let task = tokio::task::spawn_local(poll_fn(move |cx| {
+        let polled = outgoing.poll(cx, &link);
+        if matches!(polled, Poll::Ready(Err(_))) {
+            link.wears_out();
+        }
+        polled.map(|_| ())
+    }));
+    task.abort_handle()
 }

@@ -68,7 +68,7 @@ impl Connection {
             Transport::Plain(_) => Scheme::HTTP,
             Transport::Tls(_) => Scheme::HTTPS,
         };
-        let io = JoinedStream::new(transport, scratch, None);
+        let io = JoinedStream::new(transport, scratch);
         let (sender, connection) = Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -193,17 +193,17 @@ impl Stream {
         }
     }
 
-    /// Sends a request; the future waits for the head of its response.
+    /// Sends a request, and waits for the head of its response. Its content is taken out of `request`;
+    /// what else it has stays.
     ///
     /// # Errors
     /// Whether the request was processed, and else what went wrong.
-    pub fn send(
+    pub async fn send(
         &self,
-        request: Request<RequestBody>,
-        exchange: &Rc<Exchange>,
-    ) -> impl Future<Output = Result<Response<Inflow>, SendError>> + use<> {
-        let (seat, exchange) = (self.0.clone(), exchange.clone());
-        async move { seat.send(request, &exchange).await }
+        request: &mut Request<RequestBody>,
+        exchange: &Exchange,
+    ) -> Result<Response<Inflow>, SendError> {
+        self.0.send(request, exchange).await
     }
 
     /// Both directions of a stream that agreed to a tunnel.
@@ -217,16 +217,16 @@ impl Stream {
 impl Seat {
     async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         exchange: &Exchange,
     ) -> Result<Response<Inflow>, SendError> {
         let shared = &self.connection.0;
         shared.served.set(shared.served.get() + 1);
         self.answered_before.set(shared.answered.get());
         let mut sender = shared.sender.clone();
-        let (head, body) = request.into_parts();
+        let body = request.body_mut().take();
         let can_upgrade = sender.is_extended_connect_protocol_enabled();
-        let head = Request::from_parts(head, ());
+        let head = head_of(request);
         let (head, upgrading) = translate::request(head, &shared.scheme, can_upgrade);
         let is_whole = body.is_end_stream() && upgrading.is_none();
         let (responding, stream) =
@@ -287,6 +287,17 @@ async fn respond(
         Pin::new(&mut responding).poll(cx)
     })
     .await
+}
+
+/// A copy, as the request may have to be sent again, whatever its method is: the backend may say that it
+/// has not processed it.
+fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    head.method_mut().clone_from(request.method());
+    head.uri_mut().clone_from(request.uri());
+    head.headers_mut().clone_from(request.headers());
+    head.extensions_mut().clone_from(request.extensions());
+    head
 }
 
 fn failed(error: &h2::Error) -> SendError {

@@ -292,9 +292,9 @@ impl Pool {
         let limits = self.limits.get();
         let Limits { max_idle, idle_for, .. } = limits;
         let mut idle = self.idle.borrow_mut();
-        if limits.wears_out(connection.served)
+        if limits.wears_out(connection.served())
             || self.retired.get()
-            || connection.is_closed()
+            || !connection.is_reusable()
             || idle.len() >= max_idle
         {
             return;

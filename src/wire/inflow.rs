@@ -3,9 +3,7 @@
 //! Holds no more than one piece. Of an HTTP/2 stream the piece that is handed on is also what the
 //! peer may send again: its window opens as fast as the other side takes the bytes, and no faster.
 
-use std::error::Error;
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,11 +13,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::{ClientFault, PathFault};
+use crate::wire::input::LinkError;
+use crate::wire::link::LinkBody;
 
 /// A body as a peer sends it.
 pub enum Inflow {
-    /// Of an HTTP/1 message.
+    /// Of a client's HTTP/1 message.
     Http1(Incoming),
+    /// Of a backend's.
+    Link(LinkBody),
     /// Of an HTTP/2 stream.
     Http2(RecvStream),
     /// Nothing.
@@ -32,6 +34,9 @@ pub enum InflowError {
     /// hyper's reason.
     #[error(transparent)]
     Http1(#[from] hyper::Error),
+    /// A backend's connection broke off.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// h2's reason.
     #[error(transparent)]
     Http2(#[from] h2::Error),
@@ -41,6 +46,7 @@ impl fmt::Debug for Inflow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Http1(_) => "Http1",
+            Self::Link(_) => "Link",
             Self::Http2(_) => "Http2",
             Self::None => "None",
         })
@@ -57,6 +63,7 @@ impl Body for Inflow {
     ) -> Poll<Option<Result<Frame<Bytes>, InflowError>>> {
         match &mut *self {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(InflowError::Http1),
+            Self::Link(body) => body.poll_frame(cx).map_err(InflowError::Link),
             Self::Http2(stream) => poll_stream(stream, cx).map_err(InflowError::Http2),
             Self::None => Poll::Ready(None),
         }
@@ -65,6 +72,7 @@ impl Body for Inflow {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
+            Self::Link(body) => body.is_end_stream(),
             Self::Http2(stream) => stream.is_end_stream(),
             Self::None => true,
         }
@@ -73,6 +81,7 @@ impl Body for Inflow {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
+            Self::Link(body) => body.size_hint(),
             Self::Http2(stream) if stream.is_end_stream() => SizeHint::with_exact(0),
             // h2 checks the content against its announced length, which goes on in its field.
             Self::Http2(_) => SizeHint::new(),
@@ -106,7 +115,7 @@ impl InflowError {
             // Taken back on purpose, by the stream or with the whole connection.
             Self::Http2(error) if error.is_remote() || error.is_io() => ClientFault::Abort,
             // Broken chunks, or an end before the announced length.
-            Self::Http1(_) | Self::Http2(_) => ClientFault::BodyCut,
+            Self::Http1(_) | Self::Http2(_) | Self::Link(_) => ClientFault::BodyCut,
         }
     }
 
@@ -114,22 +123,11 @@ impl InflowError {
     #[must_use]
     pub fn path_fault(&self) -> PathFault {
         match self {
-            Self::Http1(error) => http1_fault(error),
+            Self::Link(error) => error.path_fault(),
+            // No path's body is hyper's.
+            Self::Http1(_) => PathFault::Protocol,
             Self::Http2(error) => http2_fault(error),
         }
-    }
-}
-
-/// The fault that a broken HTTP/1 response is.
-#[must_use]
-pub fn http1_fault(error: &hyper::Error) -> PathFault {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    match cause.map(io::Error::kind) {
-        // What hyper's decoder says of broken chunks.
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => PathFault::Protocol,
-        Some(_) => PathFault::Reset,
-        None if error.is_parse() || error.is_user() => PathFault::Protocol,
-        None => PathFault::Reset,
     }
 }
 

@@ -1,48 +1,52 @@
 //! A connection in the hands of an HTTP codec, whose small writes go out as one.
 //!
-//! hyper writes a head and its body as two pieces by `writev`; up to 4 KiB are cheaper copied into one
-//! `send`, and through TLS into one record. Towards a backend it also reads along.
+//! A head and its body are written as two pieces by `writev`; up to 4 KiB are cheaper copied into one
+//! `send`, and through TLS into one record.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::wire::interim::Interims;
-use crate::wire::sent::SentHead;
 use crate::wire::transport::Transport;
 
 /// Up to this size the pieces of a write are joined.
 pub const JOIN_MAX: usize = 4096;
 
-/// The buffer in which a worker's sockets join small writes.
-pub type Scratch = Rc<RefCell<Vec<u8>>>;
+/// The size of the buffer that reads share.
+pub const READ_BUFFER: usize = 16 * 1024;
 
-/// A buffer for [`JoinedStream`].
+/// Buffers that all connections of a worker share, each for as long as one call takes.
+pub type Scratch = Rc<Buffers>;
+
+/// The buffers of a worker.
+#[derive(Debug)]
+pub struct Buffers {
+    /// Heads that are being written.
+    pub head: RefCell<Vec<u8>>,
+    /// What is read of a backend.
+    pub read: RefCell<Box<[u8]>>,
+    joined: RefCell<Vec<u8>>,
+}
+
+/// The buffers of a worker.
 #[must_use]
 pub fn scratch() -> Scratch {
-    Rc::new(RefCell::new(Vec::with_capacity(JOIN_MAX)))
+    Rc::new(Buffers {
+        head: RefCell::new(Vec::with_capacity(JOIN_MAX)),
+        read: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+        joined: RefCell::new(Vec::with_capacity(JOIN_MAX)),
+    })
 }
 
 /// A connection whose small vectored writes go out as one.
 pub struct JoinedStream {
     pub(super) stream: Transport,
     scratch: Scratch,
-    // Towards a backend.
-    tap: Option<Tap>,
-}
-
-/// Reads along on a connection to a backend.
-#[derive(Clone, Debug, Default)]
-pub struct Tap {
-    /// Keeps the head of each request that goes out.
-    pub sent: Rc<SentHead>,
-    /// Sees the interim responses that come in.
-    pub interims: Rc<Interims>,
 }
 
 impl fmt::Debug for JoinedStream {
@@ -52,16 +56,16 @@ impl fmt::Debug for JoinedStream {
 }
 
 impl JoinedStream {
-    /// Wraps `stream`; `tap` reads along, if there is one.
+    /// Wraps `stream`.
     #[must_use]
-    pub fn new(stream: Transport, scratch: Scratch, tap: Option<Tap>) -> Self {
-        Self { stream, scratch, tap }
+    pub fn new(stream: Transport, scratch: Scratch) -> Self {
+        Self { stream, scratch }
     }
 
-    fn offer(&self, bytes: &[u8]) {
-        if let Some(tap) = &self.tap {
-            tap.sent.offer(bytes);
-        }
+    /// Whether its bytes go through TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Transport::Tls(_))
     }
 }
 
@@ -71,12 +75,7 @@ impl AsyncRead for JoinedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if let Some(tap) = &self.tap {
-            tap.interims.feed(&buf.filled()[before..])?;
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -86,7 +85,6 @@ impl AsyncWrite for JoinedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.offer(buf);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -96,13 +94,10 @@ impl AsyncWrite for JoinedStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if let Some(first) = bufs.first() {
-            this.offer(first);
-        }
         match bufs {
             [one] => Pin::new(&mut this.stream).poll_write(cx, one),
             many if many.iter().map(|piece| piece.len()).sum::<usize>() <= JOIN_MAX => {
-                let mut joined = this.scratch.borrow_mut();
+                let mut joined = this.scratch.joined.borrow_mut();
                 joined.clear();
                 many.iter().for_each(|piece| joined.extend_from_slice(piece));
                 Pin::new(&mut this.stream).poll_write(cx, &joined)

@@ -11,14 +11,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Response;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::error::{ClientFault, ProxyError, Refusal};
 use crate::wire::exchange::{Exchange, Stage};
 use crate::wire::frames::FrameMeter;
-use crate::wire::interim;
+use crate::wire::interim::{self, relayed};
 use crate::wire::joined::{JOIN_MAX, JoinedStream, Scratch};
 use crate::wire::scan::{HeadScan, LineFault};
 use crate::wire::transport::Transport;
@@ -60,7 +59,7 @@ impl ClientSocket {
         exchange: Rc<Exchange>,
     ) -> Rc<Self> {
         Rc::new(Self {
-            stream: RefCell::new(JoinedStream::new(stream, scratch, None)),
+            stream: RefCell::new(JoinedStream::new(stream, scratch)),
             early: RefCell::new(early),
             scan: RefCell::default(),
             meter: RefCell::default(),
@@ -139,15 +138,16 @@ impl ClientSocket {
         let _ = Pin::new(&mut self.stream.borrow_mut().stream).poll_shutdown(&mut cx);
     }
 
-    /// Writes an interim response in front of the reply, unless the one before is still on its way out,
-    /// or many are: then it is dropped, as it is only a hint.
-    pub fn relay(&self, response: &Response<()>, cx: &mut Context<'_>) {
-        if self.is_amid_reply.get() || self.interims.borrow().len() > JOIN_MAX {
-            return;
+    /// Writes the interim responses that have come, in front of the reply; but if the reply before is still
+    /// on its way out, or many of them are, they are dropped, as they are only hints.
+    pub fn relay_interims(&self, cx: &mut Context<'_>) {
+        for interim in self.exchange.interims().into_iter().filter_map(relayed) {
+            if !self.is_amid_reply.get() && self.interims.borrow().len() <= JOIN_MAX {
+                self.interims.borrow_mut().extend_from_slice(&interim::to_bytes(&interim));
+                // What goes wrong, hyper will hear when it writes.
+                let _ = self.poll_interims(cx);
+            }
         }
-        self.interims.borrow_mut().extend_from_slice(&interim::to_bytes(response));
-        // What goes wrong, hyper will hear when it writes.
-        let _ = self.poll_interims(cx);
     }
 
     fn poll_interims(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -162,6 +162,8 @@ impl ClientSocket {
 
     /// hyper is about to write.
     fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // They may have come together with the reply.
+        self.relay_interims(cx);
         self.is_amid_reply.set(true);
         if self.interims.borrow().is_empty() {
             return Poll::Ready(Ok(()));

@@ -97,6 +97,12 @@ impl RequestBody {
         matches!(self.0, Feed::Empty)
     }
 
+    /// Takes it out; what stays is empty.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        std::mem::replace(self, Self(Feed::Empty))
+    }
+
     /// From now on up to `bytes_max` of the body are kept, to be sent again.
     pub fn keep(&mut self, bytes_max: usize) -> Replay {
         let kept = match std::mem::replace(&mut self.0, Feed::Empty) {
