@@ -82,12 +82,23 @@ impl Rate {
     /// Its upper bound by Wilson's interval, `z` standard deviations out; 1 if nothing is known.
     #[must_use]
     pub fn upper(self, z: f64) -> f64 {
+        self.bounds(z).1
+    }
+
+    /// Its lower bound; 0 if nothing is known.
+    #[must_use]
+    pub fn lower(self, z: f64) -> f64 {
+        self.bounds(z).0
+    }
+
+    fn bounds(self, z: f64) -> (f64, f64) {
         if self.n == 0 {
-            return 1.0;
+            return (0.0, 1.0);
         }
         let (n, rate) = (float(self.n), self.value());
+        let (middle, scale) = (rate + z * z / (2.0 * n), 1.0 + z * z / n);
         let spread = z * (rate * (1.0 - rate) / n + z * z / (4.0 * n * n)).sqrt();
-        ((rate + z * z / (2.0 * n) + spread) / (1.0 + z * z / n)).min(1.0)
+        (((middle - spread) / scale).max(0.0), ((middle + spread) / scale).min(1.0))
     }
 
     /// How strongly it speaks for more than `bound`, in nats: Chernoff's bound on the chance of so
