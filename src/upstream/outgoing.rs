@@ -33,6 +33,9 @@ pub struct Outgoing {
     case: HeaderCase,
     announced: Vec<HeaderName>,
     piece: Piece,
+    // The last of a content of known length, until that has ended there: what breaks its rules is
+    // never complete at the backend.
+    held: Bytes,
     has_begun: bool,
     is_flushed: bool,
 }
@@ -56,8 +59,8 @@ impl Outgoing {
             Coding::Length(_) | Coding::Empty => Vec::new(),
         };
         let body = Some(body).filter(|_| coding != Coding::Empty);
-        let piece = Piece::default();
-        Self { body, coding, case, announced, piece, has_begun: false, is_flushed: false }
+        let (piece, held) = (Piece::default(), Bytes::new());
+        Self { body, coding, case, announced, piece, held, has_begun: false, is_flushed: false }
     }
 
     /// How its content is framed.
@@ -143,6 +146,9 @@ impl Outgoing {
                     self.take(data)?;
                     if is_last {
                         self.end(&HeaderMap::new())?;
+                    } else if self.coding == Coding::Length(0) {
+                        self.held = std::mem::take(&mut self.piece.data);
+                        continue;
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -185,6 +191,9 @@ impl Outgoing {
             Coding::Chunked => {
                 self.is_flushed = false;
                 self.piece.front = last_chunk(trailers, &self.announced, self.case).into();
+            }
+            Coding::Length(0) if !self.held.is_empty() => {
+                self.piece.data = std::mem::take(&mut self.held);
             }
             Coding::Length(0) | Coding::Empty => {}
         }

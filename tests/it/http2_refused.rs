@@ -135,6 +135,7 @@ const BODIES: &[(&str, Option<&str>, &[Part])] = &[
     ("less than announced, in pieces", Some("5"), &[Part::Data("12"), Part::Last("34")]),
     ("more than announced", Some("5"), &[Part::Last("1234567")]),
     ("more than nothing", Some("0"), &[Part::Last("1")]),
+    ("more, behind what was announced", Some("2"), &[Part::Data("12"), Part::Last("345")]),
     (
         "less than announced, then trailers",
         Some("5"),
