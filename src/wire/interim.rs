@@ -8,10 +8,11 @@ use http::{Response, StatusCode};
 
 use crate::wire::headers;
 
-/// An interim response as a client gets it; `None` for one that the proxy answers itself.
+/// An interim response as a client gets it; `None` for one that the proxy answers itself, or that is none.
 #[must_use]
 pub fn relayed(mut response: Response<()>) -> Option<Response<()>> {
-    if response.status() == StatusCode::CONTINUE {
+    // RFC 9113 section 8.6: HTTP/2 has no 101, whatever a backend says; to HTTP/1.1 it would end HTTP.
+    if matches!(response.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
         return None;
     }
     headers::clean_response(response.headers_mut(), false).ok()?;
@@ -59,8 +60,10 @@ mod tests {
         let relayed = relayed(hints).unwrap();
         let text = String::from_utf8(to_bytes(&relayed)).unwrap();
         assert_eq!(text, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
-        let go_on = Response::builder().status(100).body(()).unwrap();
-        assert!(super::relayed(go_on).is_none());
+        for status in [100, 101] {
+            let own = Response::builder().status(status).body(()).unwrap();
+            assert!(super::relayed(own).is_none(), "{status}");
+        }
         let odd = Response::builder().status(199).body(()).unwrap();
         assert_eq!(to_bytes(&odd), b"HTTP/1.1 199 \r\n\r\n");
     }
