@@ -1,9 +1,9 @@
 //! The comparison of the two paths: what differs in their answers, and what that says of the async one.
 //!
-//! It does no I/O and starts no task. The mirror (a later stage) is to feed it with pairs of answers, on a
-//! thread of its own; the admin API and the guard read what is known. Answers are compared outside of the lock, which is
-//! held for counting only. No answer is kept: of each difference its spot is counted, and a few examples
-//! stay, without what may not be shown.
+//! It does no I/O and starts no task. The mirror (a later stage) is to feed it with pairs of answers, on
+//! a thread of its own; the admin API and the guard are to read what is known. Answers are compared
+//! outside of the lock, which is held for counting only. No answer is kept: of each difference its spot
+//! is counted, and a few examples stay, without what may not be shown.
 
 pub mod answers;
 pub mod body;

@@ -79,6 +79,8 @@ impl Connection {
         let (mut cased, mut is_cut) = (None, false);
         let response = poll_fn(|cx| {
             let sent = match outgoing.has_begun() {
+                // What follows on a lost piece would be read in its place.
+                _ if is_cut => Poll::Pending,
                 true => outgoing.poll(cx, &self.link),
                 false => self.begin(cx, request, &mut outgoing, &mut cased),
             };

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::error::{ClientFault, ProxyError, Refusal};
 use crate::wire::exchange::{Exchange, Stage};
 use crate::wire::frames::FrameMeter;
-use crate::wire::interim::{self, relayed};
+use crate::wire::interim::{relayed, to_bytes};
 use crate::wire::joined::{JOIN_MAX, JoinedStream, Scratch};
 use crate::wire::scan::{HeadScan, LineFault};
 use crate::wire::transport::Transport;
@@ -141,9 +141,9 @@ impl ClientSocket {
     /// Writes the interim responses that have come, in front of the reply; but if the reply before is still
     /// on its way out, or many of them are, they are dropped, as they are only hints.
     pub fn relay_interims(&self, cx: &mut Context<'_>) {
-        for interim in self.exchange.interims().into_iter().filter_map(relayed) {
+        for response in self.exchange.interims().into_iter().filter_map(relayed) {
             if !self.is_amid_reply.get() && self.interims.borrow().len() <= JOIN_MAX {
-                self.interims.borrow_mut().extend_from_slice(&interim::to_bytes(&interim));
+                self.interims.borrow_mut().extend_from_slice(&to_bytes(&response));
                 // What goes wrong, hyper will hear when it writes.
                 let _ = self.poll_interims(cx);
             }
