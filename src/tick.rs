@@ -28,6 +28,12 @@ impl Span {
         Self(u32::try_from(ticks).unwrap_or(u32::MAX / 2))
     }
 
+    /// The span as a duration, zero for no limit.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        TICK * self.0
+    }
+
     /// A span from half of this one to all of it, by `draw`: what is to end is ended one by one.
     #[must_use]
     pub fn spread(self, draw: u64) -> Self {

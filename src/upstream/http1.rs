@@ -4,12 +4,15 @@
 //! nobody is woken. Only where the response begins before the request has ended does the rest of that go
 //! out in a task of its own, as nobody can say which of the two the backend waits for.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::config::values::HeaderCase;
 use crate::upstream::cased::Cased;
@@ -103,7 +106,7 @@ impl Connection {
         if is_cut {
             self.link.wears_out();
         } else if !outgoing.is_done() {
-            self.pump = Some(pump(outgoing, self.link.clone()));
+            self.pump = Some(pump(outgoing, self.link.clone(), exchange.path_limit().duration()));
         }
         Ok(response.map(|()| Inflow::Link(self.link.body())))
     }
@@ -147,14 +150,32 @@ impl Drop for Connection {
     }
 }
 
-fn pump(mut outgoing: Outgoing, link: Rc<Link>) -> AbortHandle {
+/// Sends the rest of a request. Once its response has come whole, nobody waits for that any more: a backend
+/// that then takes nothing of it for `patience` loses the connection.
+fn pump(mut outgoing: Outgoing, link: Rc<Link>, patience: Duration) -> AbortHandle {
     #[expect(clippy::disallowed_methods, reason = "ends with its request or its connection")]
-    let task = tokio::task::spawn_local(poll_fn(move |cx| {
-        let polled = outgoing.poll(cx, &link);
-        if matches!(polled, Poll::Ready(Err(_))) {
+    let task = tokio::task::spawn_local(async move {
+        let (mut stall, mut written) = (pin!(sleep(patience)), 0);
+        let sent = poll_fn(|cx| {
+            let polled = outgoing.poll(cx, &link);
+            if polled.is_ready() || patience.is_zero() {
+                return polled;
+            }
+            if !outgoing.is_blocked() || outgoing.written() != written {
+                written = outgoing.written();
+                stall.as_mut().reset(Instant::now() + patience);
+            }
+            while stall.as_mut().poll(cx).is_ready() {
+                if link.is_answered() {
+                    return Poll::Ready(Err(Broken::Connection));
+                }
+                stall.as_mut().reset(Instant::now() + patience);
+            }
+            Poll::Pending
+        });
+        if sent.await.is_err() {
             link.wears_out();
         }
-        polled.map(|_| ())
-    }));
+    });
     task.abort_handle()
 }

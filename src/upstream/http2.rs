@@ -20,6 +20,7 @@ use crate::error::{PathFault, ProxyError};
 use crate::upstream::unsent::SendError;
 use crate::wire::duplex::StreamIo;
 use crate::wire::exchange::Exchange;
+use crate::wire::fields::are_tokens;
 use crate::wire::inflow::{Inflow, http2_fault};
 use crate::wire::joined::{JoinedStream, Scratch};
 use crate::wire::outflow::Outflow;
@@ -240,6 +241,9 @@ impl Seat {
         let responded = respond(responding, exchange).await;
         shared.answered.set(shared.answered.get() + 1);
         let response = responded.map_err(|error| failed(&error))?;
+        if !are_tokens(response.headers()) {
+            return Err(SendError::Failed(PathFault::Protocol));
+        }
         Ok(self.receive(response, upgrading, kept))
     }
 

@@ -38,6 +38,7 @@ pub struct Outgoing {
     held: Bytes,
     has_begun: bool,
     is_flushed: bool,
+    written: u64,
 }
 
 /// What is being written: some content, and what frames it.
@@ -60,7 +61,17 @@ impl Outgoing {
         };
         let body = Some(body).filter(|_| coding != Coding::Empty);
         let (piece, held) = (Piece::default(), Bytes::new());
-        Self { body, coding, case, announced, piece, held, has_begun: false, is_flushed: false }
+        Self {
+            body,
+            coding,
+            case,
+            announced,
+            piece,
+            held,
+            has_begun: false,
+            is_flushed: false,
+            written: 0,
+        }
     }
 
     /// How its content is framed.
@@ -79,6 +90,18 @@ impl Outgoing {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.body.is_none() && self.piece.is_empty() && self.is_flushed
+    }
+
+    /// Whether what is read of it waits for the backend to take it.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        !self.piece.is_empty() || !self.is_flushed
+    }
+
+    /// Bytes of content and of its framing that the backend has taken.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Writes `head` with the first piece of content that is there, and goes on.
@@ -118,6 +141,7 @@ impl Outgoing {
             while !self.piece.is_empty() {
                 let written = ready!(self.piece.poll_write(cx, link, &[]))?;
                 self.piece.advance(written);
+                self.written += written as u64;
             }
             let next = self.poll_next(cx)?;
             if self.piece.is_empty() {

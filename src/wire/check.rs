@@ -9,6 +9,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::error::ClientFault;
+use crate::wire::fields::are_tokens;
 use crate::wire::host::is_host;
 use crate::wire::length::decimal;
 use crate::wire::present::{Field, Present};
@@ -91,6 +92,9 @@ fn fields(request: &Request<'_>, count_max: usize) -> Result<(), Refused> {
         };
         if request.headers.values().any(is_padded) {
             return Err(bad("A field's value begins or ends with a space (RFC 9113 8.2.1)."));
+        }
+        if !are_tokens(request.headers) {
+            return Err(bad("A field's name is not a token (RFC 9110 5.6.2)."));
         }
     }
     Ok(())

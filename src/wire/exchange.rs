@@ -307,6 +307,12 @@ impl Exchange {
         self.timer.arm(Deadline::Upstream, limit);
     }
 
+    /// How long the path has to reply, or to take more.
+    #[must_use]
+    pub fn path_limit(&self) -> Span {
+        self.response_limit.get()
+    }
+
     /// The path wants more of the body than the client has sent.
     pub fn await_upload(&self) {
         if self.awaits_head() {

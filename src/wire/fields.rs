@@ -12,6 +12,13 @@ pub const FIELDS_MAX: usize = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
+/// Whether all names are tokens (RFC 9110 section 5.6.2). HTTP/2's decoder lets a double quote pass,
+/// which no peer takes in HTTP/1.1.
+#[must_use]
+pub fn are_tokens(headers: &HeaderMap) -> bool {
+    headers.keys().all(|name| !name.as_str().contains('"'))
+}
+
 /// Adds `fields`, which were found in `bytes`, to `headers`.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::{ClientFault, PathFault};
+use crate::wire::fields::are_tokens;
 use crate::wire::input::LinkError;
 use crate::wire::link::LinkBody;
 
@@ -101,7 +102,11 @@ fn poll_stream(
         }
         Some(Err(error)) => Poll::Ready(Some(Err(error))),
         None => match ready!(stream.poll_trailers(cx)) {
-            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
+            Ok(trailers) => {
+                // They may be discarded (RFC 9110 section 6.5.1).
+                let sound = trailers.filter(are_tokens);
+                Poll::Ready(sound.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
             Err(error) => Poll::Ready(Some(Err(error))),
         },
     }

@@ -6,6 +6,7 @@
 use http::header::CONNECTION;
 use http::{Response, StatusCode};
 
+use crate::wire::fields::are_tokens;
 use crate::wire::headers;
 
 /// An interim response as a client gets it; `None` for one that the proxy answers itself, or that is none.
@@ -13,6 +14,9 @@ use crate::wire::headers;
 pub fn relayed(mut response: Response<()>) -> Option<Response<()>> {
     // RFC 9113 section 8.6: HTTP/2 has no 101, whatever a backend says; to HTTP/1.1 it would end HTTP.
     if matches!(response.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
+        return None;
+    }
+    if !are_tokens(response.headers()) {
         return None;
     }
     headers::clean_response(response.headers_mut(), false).ok()?;

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::harness::raw::{Listener, Raw};
+use crate::harness::raw_backend::OK;
 use crate::harness::{
     Backend, Client, Ended, Latch, Proxy, Reply, Response, Scrape, Seen, Setup, eventually, heavy,
 };
@@ -360,4 +362,21 @@ fn a_backend_that_closes_after_each_reply_without_a_word_costs_no_request() {
     }
     assert_eq!(legacy.hits(), 1_000);
     assert_eq!(errors(&proxy.scrape(), "legacy", None), 0.0);
+}
+
+#[test]
+fn a_backend_that_has_answered_and_takes_no_more_of_the_upload_loses_the_connection() {
+    let backend = Listener::bind();
+    let proxy = Setup::new(backend.address, Backend::refused()).legacy(LIMITS).start();
+    let mut client = Raw::connect(proxy.address);
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut upstream = backend.accept();
+    upstream.head();
+    upstream.send(OK);
+    assert_eq!(client.reply().status(), 200);
+    // More than the kernel holds for any of the three: it ends because the proxy does.
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    let begun = Instant::now();
+    while client.send(&chunk) {}
+    assert!(begun.elapsed() < Duration::from_secs(8), "after {:?}", begun.elapsed());
 }

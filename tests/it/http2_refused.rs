@@ -36,6 +36,7 @@ const OCTETS: &[(&str, Field<'_>)] = &[
 
 /// These end their stream alone.
 const FIELDS: &[(&str, Field<'_>)] = &[
+    ("a quote in a name", ("x\"a", "v")),
     ("a space in front of a value", ("x", " a")),
     ("a space behind a value", ("x", "a ")),
     ("a tab in front of a value", ("x", "\ta")),

@@ -64,6 +64,34 @@ fn bodies_and_trailers_pass_both_ways() {
 }
 
 #[test]
+fn early_hints_come_before_the_reply_and_names_that_are_no_tokens_never() {
+    const QUOTED: &str = "x\"y";
+    let (latch, open) = (Latch::default(), Latch::default());
+    open.open();
+    let held = latch.clone();
+    let backend = H2Backend::start(move |asked| match asked.target.as_str() {
+        "/hint" => Play::head(200).hinted(&held, ("link", "</a.css>")).then("body").and_end(),
+        "/odd-hint" => Play::head(200).hinted(&open, (QUOTED, "1")).and_end(),
+        "/odd-head" => Play::head(200).with(QUOTED, "1").and_end(),
+        _ => Play::head(200).with("trailer", QUOTED).then("body").and_trailers(&[(QUOTED, "7")]),
+    });
+    let proxy = setup(backend.address, "").start();
+    let mut client = Raw::connect(proxy.address);
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n");
+    client.send(get("/hint"));
+    let hint = client.reply();
+    assert_eq!((hint.status(), hint.field("link")), (103, Some("</a.css>")));
+    latch.release(1);
+    let reply = client.reply();
+    assert_eq!((reply.status(), reply.text().as_str()), (200, "body"));
+    assert_eq!(client.ask(get("/odd-hint")).status(), 200);
+    assert_eq!(client.ask(get("/odd-head")).status(), 502);
+    let odd = client.ask(get("/odd-trailers"));
+    assert_eq!((odd.status(), odd.text().as_str(), odd.complete), (200, "body", true));
+    assert!(!odd.raw.ends_with(b"7\r\n\r\n"), "{odd:?}");
+}
+
+#[test]
 fn the_backend_sees_authority_scheme_and_no_hop_by_hop_field() {
     let backend = H2Backend::ok("ok");
     let proxy = setup(backend.address, "").start();

@@ -25,6 +25,8 @@ enum Step {
     /// Reads the request's body.
     Take,
     Head(u16, Vec<(&'static str, String)>),
+    /// An interim response, 103.
+    Hint(&'static str, &'static str),
     /// A head that is all of the response.
     Only(u16),
     Data(Vec<u8>),
@@ -67,6 +69,23 @@ impl Play {
     /// The same, but not before `latch` lets it.
     pub(crate) fn held_by(mut self, latch: &Latch) -> Self {
         self.0.insert(0, Step::Until(latch.clone()));
+        self
+    }
+
+    /// Behind an early hint with this field, and not before `latch` lets it.
+    pub(crate) fn hinted(self, latch: &Latch, (name, value): (&'static str, &'static str)) -> Self {
+        let mut play = self.held_by(latch);
+        play.0.insert(0, Step::Hint(name, value));
+        play
+    }
+
+    /// The head has this field, too.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        for step in &mut self.0 {
+            if let Step::Head(_, fields) = step {
+                fields.push((name, value.to_owned()));
+            }
+        }
         self
     }
 
@@ -135,6 +154,11 @@ impl Actor {
         match step {
             Step::Take => self.take().await,
             Step::Head(status, fields) => self.head(status, fields, false),
+            Step::Hint(name, value) => {
+                let hint = Response::builder().status(103).header(field_name(name), value);
+                let hint = hint.body(()).unwrap();
+                self.respond.send_informational(hint).map_err(|error| fate(&error))
+            }
             Step::Only(status) => self.head(status, Vec::new(), true),
             Step::Data(bytes) => self.send(bytes.into()).await,
             Step::Trailers(trailers) => self.trailers(&trailers),
@@ -170,7 +194,7 @@ impl Actor {
     ) -> Result<(), Fate> {
         let mut response = Response::builder().status(status);
         for (name, value) in fields {
-            response = response.header(name, value);
+            response = response.header(field_name(name), value);
         }
         let sent = self.respond.send_response(response.body(()).unwrap(), is_all);
         self.sending = Some(sent.map_err(|error| fate(&error))?);
@@ -196,7 +220,7 @@ impl Actor {
 
     fn trailers(&mut self, trailers: &[(&'static str, &'static str)]) -> Result<(), Fate> {
         let field = |&(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
+            (field_name(name), HeaderValue::from_static(value))
         };
         let trailers: HeaderMap = trailers.iter().map(field).collect();
         self.sending().send_trailers(trailers).map_err(|error| fate(&error))
@@ -242,6 +266,11 @@ impl Actor {
             sleep(LOOK).await;
         }
     }
+}
+
+/// As HTTP/2's decoder reads it, which takes more than other ways to make a name.
+fn field_name(name: &str) -> HeaderName {
+    HeaderName::from_lowercase(name.as_bytes()).unwrap()
 }
 
 fn fate(error: &h2::Error) -> Fate {
