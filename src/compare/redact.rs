@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use ring::hmac;
+use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::json::Node;

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use ureq::tls::TlsConfig;
+
+use crate::tls::crypto::provider;
+
 /// For one question and its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes.
@@ -30,7 +34,9 @@ pub fn post(url: &str, document: &str) -> Result<(), String> {
 
 fn agent() -> ureq::Agent {
     // Neither a redirect nor a proxy from the environment: what the config names is what is asked.
+    let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider()).build();
     let config = ureq::Agent::config_builder()
+        .tls_config(tls)
         .timeout_global(Some(TIMEOUT))
         .max_redirects(0)
         .proxy(None)

@@ -36,7 +36,7 @@ impl Caller {
         Terms {
             // From anyone else it would be a free choice of address.
             has_proxy_header: listen.proxy_protocol && self.peer.trusted,
-            tls: listen.tls.as_ref().map(ServerTls::config).cloned(),
+            tls: listen.tls.as_ref().map(ServerTls::settings).cloned(),
             http2: listen.http2,
         }
     }

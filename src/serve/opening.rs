@@ -13,15 +13,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::drain;
 use crate::error::ClientFault;
 use crate::proxy_protocol::{self, Parsed, Source};
 use crate::tick::{Deadline, Span};
+use crate::tls::Settings;
 use crate::wire::exchange::{Exchange, Stage};
 use crate::wire::transport::Transport;
 
@@ -38,7 +39,7 @@ pub struct Terms {
     /// A PROXY protocol header comes first.
     pub has_proxy_header: bool,
     /// TLS comes next, with this.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Settings>>,
     /// HTTP/2 is served beside HTTP/1.1.
     pub http2: bool,
 }
@@ -108,8 +109,12 @@ impl Opening<'_> {
             return Some(Opened { transport, early, is_http2, proxied });
         };
         self.exchange.handshake_begins();
-        let acceptor = TlsAcceptor::from(tls.clone());
-        let stream = match self.in_time(Box::pin(acceptor.accept(socket))).await? {
+        let accepting = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+            let settings = tls.for_client(hello.client_hello().cipher_suites()).clone();
+            hello.into_stream(settings).await
+        };
+        let stream = match self.in_time(Box::pin(accepting)).await? {
             Ok(stream) => stream,
             Err(error) => {
                 // Who leaves amid it, as one that only looks whether the port is open, breaks no rule.

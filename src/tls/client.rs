@@ -9,8 +9,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls_pki_types::ServerName;
 
 use crate::config::values::Protocol;
+use crate::tls::crypto::{HAS_BOTH, provider};
 use crate::tls::file::{Fingerprint, Stamp};
-use crate::tls::pair::{Certificate, HAS_BOTH, Pair, provider};
+use crate::tls::pair::{Certificate, Pair};
 use crate::tls::roots::Roots;
 
 /// Servers whose sessions are kept: a path has at most 256 endpoints.

@@ -4,6 +4,7 @@
 //! shown: not in errors, not in `Debug`.
 
 pub mod client;
+pub mod crypto;
 pub mod file;
 pub mod pair;
 pub mod roots;
@@ -17,4 +18,4 @@ pub(crate) mod tests;
 pub use crate::tls::client::{ClientTls, NoServerName};
 pub use crate::tls::file::{FileError, Fingerprint, Stamp};
 pub use crate::tls::pair::Certificate;
-pub use crate::tls::server::ServerTls;
+pub use crate::tls::server::{ServerTls, Settings};

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::crypto::{CryptoProvider, ring};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::tls::crypto::provider;
 use crate::tls::file::{self, FileError, Fingerprint, Stamp};
 use crate::tls::validity::Validity;
 
@@ -53,14 +53,6 @@ impl fmt::Debug for Pair {
         f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
     }
 }
-
-/// The one provider of cryptography.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
-}
-
-/// Why no version of TLS can be missing from the provider.
-pub(super) const HAS_BOTH: &str = "ring has cipher suites of TLS 1.2 and of TLS 1.3";
 
 impl Chain {
     /// Reads a chain that the config calls `name`. Each of its certificates must be valid `now`: with
@@ -145,7 +137,7 @@ impl Pair {
             .load_private_key(key.der)
             .map_err(|_| FileError::UnusableKey { file: of_key.clone() })?;
         let certified = CertifiedKey::new(chain.certificates, signing);
-        // Each kind of key that ring has tells its public part: not to know is not to match.
+        // Each kind of key that aws-lc-rs has tells its public part: not to know is not to match.
         certified.keys_match().map_err(|_| FileError::Mismatch { key: of_key, certificate })?;
         let stamps = [chain.stamp, key.stamp];
         Ok(Self { certificate: chain.shown, certified: Arc::new(certified), stamps })

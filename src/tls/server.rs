@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::crypto::ring::Ticketer;
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ServerConfig};
 
+use crate::tls::crypto::{HAS_BOTH, provider};
 use crate::tls::file::{Fingerprint, Stamp};
-use crate::tls::pair::{Certificate, HAS_BOTH, Pair, provider};
+use crate::tls::pair::{Certificate, Pair};
 use crate::tls::roots::Roots;
 use crate::tls::sni::ByHost;
 
@@ -18,13 +19,44 @@ use crate::tls::sni::ByHost;
 /// was dropped makes a whole handshake.
 const SESSIONS_MAX: usize = 4096;
 
+const CHACHA20: [CipherSuite; 3] = [
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
 /// TLS towards clients: certificates, keys, and whose clients are let in. A clone shares its sessions.
 #[derive(Clone)]
 pub struct ServerTls {
-    config: Arc<ServerConfig>,
+    settings: Arc<Settings>,
     identity: Fingerprint,
     certificates: Vec<Certificate>,
     files: Vec<Stamp>,
+}
+
+/// What rustls works with, for either kind of client.
+#[derive(Debug)]
+pub struct Settings {
+    ours: Arc<ServerConfig>,
+    theirs: Arc<ServerConfig>,
+}
+
+impl Settings {
+    fn new(theirs: ServerConfig) -> Self {
+        let mut ours = theirs.clone();
+        ours.ignore_client_order = true;
+        Self { ours: Arc::new(ours), theirs: Arc::new(theirs) }
+    }
+
+    /// What fits a client that offers `suites`, what it would rather have first: whoever puts ChaCha20 there
+    /// has no AES in its hardware, and chooses; for all others we do.
+    #[must_use]
+    pub fn for_client(&self, suites: &[CipherSuite]) -> &Arc<ServerConfig> {
+        // Some begin with a value that nobody knows, to see whether servers let it pass (RFC 8701).
+        let mut known = suites.iter().filter(|suite| !matches!(suite, CipherSuite::Unknown(_)));
+        let prefers_chacha = known.next().is_some_and(|suite| CHACHA20.contains(suite));
+        if prefers_chacha { &self.theirs } else { &self.ours }
+    }
 }
 
 impl fmt::Debug for ServerTls {
@@ -77,13 +109,13 @@ impl ServerTls {
         config.max_early_data_size = 0;
         let pairs = std::iter::once(first).chain(more);
         let certificates = pairs.map(|pair| pair.certificate).collect();
-        Ok(Self { config: Arc::new(config), identity, certificates, files })
+        Ok(Self { settings: Arc::new(Settings::new(config)), identity, certificates, files })
     }
 
     /// What rustls works with.
     #[must_use]
-    pub fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     /// The certificates, the default first.
@@ -108,7 +140,7 @@ impl ServerTls {
     /// the keys of its tickets live on.
     pub fn keep(&mut self, old: &Self) {
         if self.same_as(old) {
-            self.config = old.config.clone();
+            self.settings = old.settings.clone();
         }
     }
 }
@@ -134,12 +166,17 @@ fn identity(first: &Pair, more: &[Pair], clients: Option<&Roots>, http2: bool) -
 
 #[cfg(test)]
 mod tests {
-    use rustls::{ClientConnection, HandshakeKind, ProtocolVersion, ServerConnection};
+    use rustls::crypto::CryptoProvider;
+    use rustls::{
+        ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, ServerConnection,
+        SupportedCipherSuite,
+    };
 
     use super::*;
     use crate::config::values::Protocol;
     use crate::tls::ClientTls;
     use crate::tls::client::server_name;
+    use crate::tls::crypto::AES_128_GCM;
     use crate::tls::tests::{Authority, Files, Issued};
 
     #[test]
@@ -153,9 +190,9 @@ mod tests {
         };
         let old = make(&[&one, &other], false, true);
         let mut same = make(&[&one, &other], false, true);
-        assert!(same.same_as(&old) && !Arc::ptr_eq(same.config(), old.config()));
+        assert!(same.same_as(&old) && !Arc::ptr_eq(same.settings(), old.settings()));
         same.keep(&old);
-        assert!(Arc::ptr_eq(same.config(), old.config()));
+        assert!(Arc::ptr_eq(same.settings(), old.settings()));
         for mut changed in [
             make(&[&other, &one], false, true),
             make(&[&one], false, true),
@@ -164,7 +201,7 @@ mod tests {
             make(&[&one, &authority.issue(&["b.test"])], false, true),
         ] {
             changed.keep(&old);
-            assert!(changed != old && !Arc::ptr_eq(changed.config(), old.config()));
+            assert!(changed != old && !Arc::ptr_eq(changed.settings(), old.settings()));
         }
         let shown = format!("{old:?} {:?} {:?}", old.files(), files.pair(&one));
         assert!(shown.contains("a.test") && shown.len() < 1_000, "{shown}");
@@ -183,7 +220,7 @@ mod tests {
     fn shake(client: &ClientTls, server: &ServerTls, host: &str) -> Result<Shaken, rustls::Error> {
         let name = client.server_name(host).unwrap();
         let mut client = ClientConnection::new(client.config().clone(), name)?;
-        let mut server = ServerConnection::new(server.config().clone())?;
+        let mut server = ServerConnection::new(server.settings().for_client(&[]).clone())?;
         // Until both are done, and the client has its tickets.
         while client.wants_write() || server.wants_write() {
             let mut wire = Vec::new();
@@ -263,5 +300,44 @@ mod tests {
         let mut other = wrong.clone();
         other.keep(&right);
         assert!(!Arc::ptr_eq(other.config(), right.config()), "another identity");
+    }
+
+    #[test]
+    fn the_suite_is_ours_to_choose_but_for_clients_without_aes() {
+        let (files, authority) = (Files::new(), Authority::new());
+        let pair = files.pair(&authority.issue(&["a.test"]));
+        let server = ServerTls::new(pair, Vec::new(), None, true).unwrap();
+        let [aes_128, chacha] = [AES_128_GCM[0], CHACHA20[0]];
+        let aes_256 = CipherSuite::TLS13_AES_256_GCM_SHA384;
+        for (offered, chosen) in [
+            (&[aes_256, aes_128, chacha][..], aes_128),
+            (&[aes_256, chacha], aes_256),
+            (&[chacha, aes_128, aes_256], chacha),
+            (&[chacha], chacha),
+        ] {
+            let mut suites = vec![CipherSuite::Unknown(0x1a1a)];
+            suites.extend(offered);
+            let settings = server.settings().for_client(&suites);
+            let mut provider = CryptoProvider::clone(&provider());
+            provider.cipher_suites.retain(|suite| offered.contains(&suite.suite()));
+            let place = |suite: &SupportedCipherSuite| {
+                offered.iter().position(|offered| *offered == suite.suite())
+            };
+            provider.cipher_suites.sort_by_key(place);
+            let client = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[&TLS13])
+                .unwrap()
+                .with_root_certificates(files.roots(&authority).store)
+                .with_no_client_auth();
+            let client = ClientConnection::new(client.into(), "a.test".try_into().unwrap());
+            let mut client = client.unwrap();
+            let mut server = ServerConnection::new(settings.clone()).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            server.read_tls(&mut &*hello).unwrap();
+            server.process_new_packets().unwrap();
+            let agreed = server.negotiated_cipher_suite().map(|suite| suite.suite());
+            assert_eq!(agreed, Some(chosen), "{offered:?}");
+        }
     }
 }

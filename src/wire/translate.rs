@@ -1,6 +1,7 @@
 //! Between the versions: a WebSocket of HTTP/2 becomes one of HTTP/1.1, a request as HTTP/1.1 has it
 //! becomes one of HTTP/2, and a tunnel's agreement comes back.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as STANDARD;
 use h2::ext::Protocol;
@@ -9,7 +10,6 @@ use http::header::{
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, response};
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");

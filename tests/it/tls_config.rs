@@ -175,7 +175,7 @@ fn where_nothing_of_tls_changed_its_sessions_live_on() {
     let proxy = start(&setup, |dir| authority.issue(&["a.test"]).write(dir));
     let configs = || {
         let config = proxy.app().publisher().current().config.clone();
-        let server = config.listen.tls.as_ref().unwrap().config().clone();
+        let server = config.listen.tls.as_ref().unwrap().settings().clone();
         (server, config.paths.legacy.tls.config().clone())
     };
     let (server, client) = configs();
