@@ -39,6 +39,7 @@ mod http2_errors;
 mod http2_hostile;
 mod http2_port;
 mod http2_refused;
+mod http2_siblings;
 mod http2_tunnel;
 mod http2_upstream;
 mod http2_upstream_faults;
