@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,11 +15,14 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::access_log;
 use crate::admin;
 use crate::admin::office::Office;
+use crate::compare::Comparison;
 use crate::config::{Config, ConfigError};
 use crate::drain::{Phase, Signal};
 use crate::guard::desk::Guard;
 use crate::listen::{self, Bound, Crew};
 use crate::metrics::Metrics;
+use crate::mirror::hub::Hub;
+use crate::mirror::run as mirror;
 use crate::publisher::Publisher;
 use crate::snapshot::Turns;
 use crate::vocab::{PerSide, Side};
@@ -43,10 +47,12 @@ pub struct App {
     signal: Arc<Signal>,
     workers: Vec<JoinHandle<()>>,
     workers_done: oneshot::Receiver<()>,
+    mirror: Control,
     control: Control,
     log: Option<access_log::Writer>,
 }
 
+/// A thread beside the workers.
 #[derive(Debug)]
 struct Control {
     stop: oneshot::Sender<()>,
@@ -105,10 +111,12 @@ impl App {
         let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers, handle)?);
         let signal = Arc::new(Signal::default());
         let admin = admin_listener.address.clone();
-        let guard = Guard::new(publisher.clone())?;
+        let comparison = Arc::new(Comparison::new(&random_key()?));
+        let guard = Guard::new(publisher.clone(), comparison.clone())?;
         let office = Office {
             publisher: publisher.clone(),
             guard: guard.clone(),
+            comparison: comparison.clone(),
             metrics: metrics.clone(),
             phase: signal.follow(),
             started: std::time::SystemTime::now(),
@@ -116,8 +124,9 @@ impl App {
         };
         // First the names, then the requests: until then these wait in the accept queue.
         let control = control(runtime.take()?, admin_listener, office.clone())?;
+        let (mirror, hub) = spawn_mirror(&publisher, comparison, workers)?;
         let (threads, workers_done) =
-            spawn_workers(&mut bound, workers, &office, &signal, log_sender.as_ref())?;
+            spawn_workers(&mut bound, &hub, &office, &signal, log_sender.as_ref())?;
         signal.advance(Phase::Serving);
         metrics.set_phase(&Phase::NAMES, Phase::Serving.name());
         Ok(Self {
@@ -128,6 +137,7 @@ impl App {
             signal,
             workers: threads,
             workers_done,
+            mirror,
             control,
             log,
         })
@@ -188,11 +198,10 @@ impl App {
         if let Some(log) = self.log.take() {
             log.finish();
         }
+        // What it still has nobody waits for.
+        self.mirror.end("the mirror");
         // The admin listener serves to the end: the last scrape may see the result.
-        let _ = self.control.stop.send(());
-        if self.control.thread.join().is_err() {
-            tracing::error!("the control plane panicked");
-        }
+        self.control.end("the control plane");
         outcome
     }
 
@@ -227,13 +236,47 @@ impl Drop for ControlRuntime {
     }
 }
 
+impl Control {
+    fn end(self, name: &str) {
+        // It may have ended by itself.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("{name} panicked");
+        }
+    }
+}
+
+/// Starts the mirror's thread; its seed is unlike the workers'.
+fn spawn_mirror(
+    publisher: &Arc<Publisher>,
+    comparison: Arc<Comparison>,
+    workers: usize,
+) -> anyhow::Result<(Control, Arc<Hub>)> {
+    let (hub, orders) = Hub::new(publisher.metrics().mirror.stock.clone());
+    let (stop, stopped) = oneshot::channel();
+    let setup = mirror::Setup {
+        hub: hub.clone(),
+        orders,
+        publisher: publisher.clone(),
+        comparison,
+        seed: seed(workers),
+    };
+    let thread = thread::Builder::new().name("mirror".to_owned()).spawn(move || {
+        if let Err(error) = mirror::run(setup, stopped) {
+            tracing::error!(%error, "the mirror can't run");
+        }
+    });
+    Ok((Control { stop, thread: thread.context("can't start the mirror")? }, hub))
+}
+
 fn spawn_workers(
     bound: &mut [Bound],
-    workers: usize,
+    hub: &Arc<Hub>,
     office: &Office,
     signal: &Signal,
     log: Option<&std::sync::mpsc::SyncSender<Vec<u8>>>,
 ) -> anyhow::Result<(Vec<JoinHandle<()>>, oneshot::Receiver<()>)> {
+    let workers = office.metrics.shards().len();
     let (crew, mailboxes) = Crew::new(workers);
     let turns = Arc::new(Turns::default());
     // Dropped by the last worker that ends.
@@ -248,6 +291,7 @@ fn spawn_workers(
             crew: crew.clone(),
             mailbox,
             publisher: office.publisher.clone(),
+            hub: hub.clone(),
             turns: turns.clone(),
             shard: office.metrics.shard(index),
             log: log.cloned(),
@@ -287,6 +331,14 @@ impl Drop for Done {
 fn seed(worker: usize) -> u64 {
     use std::hash::BuildHasher;
     std::hash::RandomState::new().hash_one(worker)
+}
+
+/// By which values are hashed that may not be shown.
+fn random_key() -> anyhow::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    let filled = SystemRandom::new().fill(&mut key);
+    filled.ok().context("the system has no random numbers")?;
+    Ok(key)
 }
 
 /// Starts the control plane, and waits until the names of the config have been looked up once.

@@ -1,18 +1,25 @@
 //! A path's reply becomes one for the client: step 8 of a request's way, before its body.
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 
-use crate::error::{PathFault, ProxyError};
+use crate::error::{PathFault, ProxyError, Refusal};
 use crate::forward::{Hold, Reply};
 use crate::journal::Record;
 use crate::tick::Span;
 use crate::wire::body::Source;
 use crate::wire::headers::{self, X_CUTOVER_PATH};
+use crate::wire::trace::X_REQUEST_ID;
+
+/// Asks the client, or tells it, that its connection ends.
+pub(crate) const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// A reply on its way to the client.
 pub(crate) struct Onward {
-    pub(crate) head: http::response::Parts,
+    pub(crate) head: Parts,
     pub(crate) source: Source,
     pub(crate) kept: Option<Kept>,
 }
@@ -30,7 +37,11 @@ fn keep_span(seconds: u64) -> Span {
 }
 
 /// 8: a path's reply becomes one for the client.
-pub(crate) fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<Onward, ProxyError> {
+pub(crate) fn arrive(
+    record: &mut Record,
+    reply: Reply,
+    switching: bool,
+) -> Result<Onward, ProxyError> {
     let Reply { mut head, source, hold } = reply;
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if switched && !switching {
@@ -49,6 +60,9 @@ pub(crate) fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<O
     }
     let keeps_for = keeps_for.map(keep_span);
     head.version = Version::HTTP_11;
+    if let Some(primary) = &mut record.mirrored {
+        primary.answered(head.status, &head.headers);
+    }
     let side = record.side();
     if record.view().snapshot.config.split.expose_path
         && let Some(side) = side
@@ -56,6 +70,23 @@ pub(crate) fn arrive(record: &Record, reply: Reply, switching: bool) -> Result<O
         head.headers.insert(X_CUTOVER_PATH, HeaderValue::from_static(side.name()));
     }
     Ok(Onward { head, source, kept: Some(Kept { hold, keeps_for, switched }) })
+}
+
+/// The head of the proxy's own reply.
+pub(crate) fn refuse(refusal: &Refusal, request_id: HeaderValue, closes: bool) -> Parts {
+    let mut response = Response::new(());
+    *response.status_mut() = refusal.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PLAIN_TEXT);
+    headers.insert(PROXY_STATUS, refusal.proxy_status());
+    headers.insert(X_REQUEST_ID, request_id);
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    if closes {
+        headers.insert(CONNECTION, CLOSE);
+    }
+    response.into_parts().0
 }
 
 /// `Max-Forwards: 0` on OPTIONS (RFC 9110 section 7.6.2).

@@ -6,15 +6,20 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Line};
+use crate::compare::pair;
 use crate::drain::Phase;
 use crate::error::{ClientFault, PathFault, ProxyError};
 use crate::forward::{Hold, Place};
 use crate::metrics::shard::Shard;
+use crate::mirror::harm::Arm;
+use crate::mirror::order::Primary;
 use crate::route::Decision;
 use crate::tick::Span;
 use crate::view::View;
@@ -43,6 +48,10 @@ pub struct Record {
     pub code: u16,
     /// Why the proxy replied itself.
     pub error: Option<ProxyError>,
+    /// What is to be told of the reply, if the request is mirrored.
+    pub mirrored: Option<Box<Primary>>,
+    /// Whether it was drawn to be mirrored, where nothing else decided that.
+    pub arm: Option<Arm>,
     is_tunnel: bool,
     settled: bool,
 }
@@ -79,6 +88,8 @@ impl Record {
             logged: None,
             code: CLIENT_LEFT,
             error: None,
+            mirrored: None,
+            arm: None,
             is_tunnel: false,
             settled: false,
         })
@@ -125,23 +136,26 @@ impl Record {
             return;
         };
         let Decision { route, side, .. } = decision;
-        self.leave(error.refusal().status.as_u16(), Some(fault));
+        let _ = self.leave(error.refusal().status.as_u16(), Some(fault));
         self.failed_over = Some(fault);
+        // The other path's answer is the shadow's by now.
+        (self.mirrored, self.arm) = (None, None);
         self.decided_at = Instant::now();
         let (side, reason) = (side.other(), Reason::Failover);
         self.decided(Decision { route, side, reason, is_first_half: false });
     }
 
-    /// Counts what became of the request on the path that it leaves.
-    fn leave(&self, code: u16, fault: Option<PathFault>) {
+    /// Counts what became of the request on the path that it leaves, and says how long it was there.
+    fn leave(&self, code: u16, fault: Option<PathFault>) -> Duration {
+        let took = self.decided_at.elapsed();
         let Some(decision) = self.decision else {
-            return;
+            return took;
         };
         let cells = self.exchange.shard.sides.get(decision.side);
         let route = cells.route(decision.route);
         cells.in_flight.sub(1);
         route.codes.count(code);
-        route.duration.observe(self.decided_at.elapsed());
+        route.duration.observe(took);
         if let Some(fault) = fault {
             cells.fault(decision.route, fault);
             if fault.is_unattempted() {
@@ -149,6 +163,7 @@ impl Record {
                 route.attempts.finished(self.exchange.routed(), Outcome::Error, 0, limits);
             }
         }
+        took
     }
 
     /// Turns into the record of a tunnel, which holds its place.
@@ -189,16 +204,36 @@ impl Record {
             }
             (End::Complete, _) => None,
         };
+        let has_ended = end == End::Complete || fault.is_some();
+        if let Some(primary) = self.mirrored.take() {
+            self.tell(*primary, end, fault);
+        }
         match self.decision {
             None => shard.refused.count(self.code),
             Some(decision) => {
-                self.leave(self.code, fault);
+                let took = self.leave(self.code, fault);
+                // One whose client left was not waited for to its end, and a tunnel has none.
+                if let Some(arm) = self.arm.filter(|_| has_ended && !self.is_tunnel) {
+                    shard.took(arm, took);
+                }
                 let cells = shard.sides.get(decision.side);
                 cells.request_bytes.add(self.exchange.request_bytes());
                 cells.response_bytes.add(bytes);
             }
         }
         self.log(bytes, fault);
+    }
+
+    /// Tells the mirror how the reply ended. Of what never got to an endpoint, or its client did not wait
+    /// for, there is nothing to tell.
+    fn tell(&self, primary: Primary, end: End, fault: Option<PathFault>) {
+        match fault {
+            Some(fault) if fault.is_unattempted() => {}
+            Some(fault) if fault.is_timeout() => primary.failed(pair::Outcome::Timeout),
+            Some(_) => primary.failed(pair::Outcome::Reset),
+            None if end == End::Complete && self.error.is_none() => primary.ended(),
+            None => {}
+        }
     }
 
     /// Either the drain's deadline cut it off, or the client is gone.
@@ -286,6 +321,12 @@ pub struct Settlement {
 }
 
 impl Tail for Settlement {
+    fn passes(&mut self, data: &Bytes) {
+        if let Some(primary) = &mut self.record.mirrored {
+            primary.passed(data);
+        }
+    }
+
     fn progressed(&self) {
         if let Some((hold, _)) = &self.hold {
             hold.progressed();

@@ -11,7 +11,7 @@
 //! Life of a request: 1 accept ([`listen`]) · 2 first bytes ([`serve::opening`]) · 3 HTTP ([`serve`]) ·
 //! 4 load the snapshot, name the request ([`proxy`]) · 5 decide the path ([`route`]) · 6 clean the
 //! headers ([`wire::headers`]) · 7 admit, pick, send ([`forward`], [`upstream`]) · 8 stream back,
-//! counted ([`wire::body`]) · 9 mirror (a later stage) · 10 record once, at the end ([`journal`]).
+//! counted ([`wire::body`]) · 9 mirror ([`mirror`]) · 10 record once, at the end ([`journal`]).
 
 // In reading order: what a request meets, then what surrounds it.
 pub mod app;
@@ -41,6 +41,7 @@ pub mod guard;
 pub mod ids;
 pub mod ledger;
 pub mod metrics;
+pub mod mirror;
 pub mod record;
 pub mod report;
 pub mod tick;

@@ -1,8 +1,8 @@
 //! The journey of one request, from a parsed head to the last byte of its reply.
 //!
 //! The steps, as numbered in `lib.rs`: 4 load the snapshot and name the request · 5 decide the path
-//! · 6 clean the headers · 7 admit, pick, send · 8 stream back, counted · 10 record once, at the
-//! end. Nothing here waits for anything but the client and the chosen path.
+//! · 6 clean the headers · 7 admit, pick, send · 8 stream back, counted · 9 mirror (its copy is
+//! made before 7) · 10 record once, at the end. Nothing here waits for anything but the client and the chosen path.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,15 +12,16 @@ use arc_swap::{ArcSwap, Cache};
 use futures_util::FutureExt;
 use futures_util::future::{Either, ready};
 use h2::ext::Protocol;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 
 use crate::access_log::AccessLog;
-use crate::arrival::{Kept, Onward, answer_options, arrive};
+use crate::arrival::{self, CLOSE, Kept, Onward, answer_options, arrive};
 use crate::drain::Phase;
 use crate::error::ProxyError;
 use crate::forward::{Reply, forward};
 use crate::journal::{Record, Settlement};
+use crate::mirror::select::Selector;
 use crate::publisher::Publisher;
 use crate::route::Decision;
 use crate::route::head::Head;
@@ -50,16 +51,13 @@ type Forwarded = Result<Reply, Failed<Outbound>>;
 /// What a client gets.
 pub type ClientReply = Response<ReplyBody<Settlement>>;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
-const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-
 /// One worker's proxy.
 #[derive(Debug)]
 pub struct Proxy {
     publisher: Arc<Publisher>,
     turns: Arc<Turns>,
     supplies: Supplies,
+    selector: Selector,
     log: Option<Rc<AccessLog>>,
     phase: Rc<Cell<Phase>>,
     view: RefCell<Rc<View>>,
@@ -87,13 +85,14 @@ impl Proxy {
     pub fn new(
         publisher: Arc<Publisher>,
         turns: Arc<Turns>,
-        supplies: Supplies,
+        (supplies, selector): (Supplies, Selector),
         log: Option<Rc<AccessLog>>,
         phase: Rc<Cell<Phase>>,
     ) -> Self {
         let view = View::new(publisher.current(), &publisher, &supplies, None);
         let cache = RefCell::new(Cache::new(publisher.source()));
-        Self { publisher, turns, supplies, log, phase, view: RefCell::new(view), cache }
+        let view = RefCell::new(view);
+        Self { publisher, turns, supplies, selector, log, phase, view, cache }
     }
 
     /// The view of the snapshot in force; made anew when a new one was published.
@@ -134,7 +133,7 @@ impl Proxy {
             Ok(Departure::Forward { sending, switching }) => {
                 Either::Left(sending.then(move |replied| match replied {
                     Ok(reply) => {
-                        let arrived = arrive(&record, reply, switching);
+                        let arrived = arrive(&mut record, reply, switching);
                         Either::Left(ready(self.finish(&client, record, arrived)))
                     }
                     Err(Failed { error, request }) => {
@@ -195,7 +194,7 @@ impl Proxy {
         let resend = if replied.is_ok() { Resend::Success } else { Resend::Failure };
         self.supplies.shard.sides.get(side).failovers[resend as usize].add(1);
         let replied = replied.map_err(|failed| failed.error);
-        let arrived = replied.and_then(|reply| arrive(&record, reply, switching));
+        let arrived = replied.and_then(|reply| arrive(&mut record, reply, switching));
         self.finish(&client, record, arrived)
     }
 
@@ -238,7 +237,13 @@ impl Proxy {
         let upgrade = connect // 6
             .or_else(|| headers::upgrade(request.version(), request.headers(), present));
         let switching = upgrade.is_some();
+        let snapshot = &record.view().snapshot;
+        let mut arm = None;
+        let head = (switching, &mut arm);
+        let selected = self.selector.select(snapshot, decision, &request, head); // 9
         self.clean(client, &mut request, upgrade, (present, record.request_id()));
+        let mirrored = selected.and_then(|selected| selected.copy(&mut request));
+        (record.mirrored, record.arm) = (mirrored, arm);
         let path = record.view().paths.get(decision.side);
         exchange.timer.arm(Deadline::Exchange, path.plan.deadline);
         if path.plan.failover.enabled {
@@ -336,21 +341,10 @@ impl Proxy {
         let refusal = error.refusal();
         record.code = refusal.status.as_u16();
         record.error = Some(error);
-        let mut response = Response::new(());
-        *response.status_mut() = refusal.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, PLAIN_TEXT);
-        headers.insert(PROXY_STATUS, refusal.proxy_status());
-        headers.insert(X_REQUEST_ID, record.request_id().clone());
-        if let Some(seconds) = refusal.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
-        }
         let may_close = client.socket.is_some();
-        if may_close && (refusal.close || self.phase.get().is_ending()) {
-            headers.insert(CONNECTION, CLOSE);
-        }
+        let closes = may_close && (refusal.close || self.phase.get().is_ending());
+        let head = arrival::refuse(&refusal, record.request_id().clone(), closes);
         let text = format!("{}\n", refusal.sentence);
-        let (head, ()) = response.into_parts();
         let tail = Settlement { record, hold: None };
         let body = ReplyBody::new(Source::One(text.into()), client.exchange.clone(), Some(tail));
         Response::from_parts(head, body)

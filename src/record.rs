@@ -29,7 +29,7 @@ pub struct Change {
     /// When, RFC 3339.
     pub time: String,
     /// What changed: `start`, `config`, `weight`, `phase`, `ramp`, `rollback`, `resume`, `baseline`,
-    /// `drain`.
+    /// `drain`, `mirror`.
     pub what: String,
     /// The route whose weight changed, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct Change {
     pub to: String,
     /// The hash of the config file in force.
     pub config: String,
-    /// Who made it: `guard`, `operator`, `file`; absent where it goes without saying.
+    /// Who made it: `guard`, `mirror`, `operator`, `file`; absent where it goes without saying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
     /// The number of a change of ramp or rollback: each has the next one.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::{Config, Fault};
 use crate::guard::helm::Helm;
 use crate::metrics::Metrics;
+use crate::mirror::plan::MirrorPlan;
 use crate::route::pace::Pace;
 use crate::route::sticky::Salt;
 use crate::route::{Force, Route, Rules, Target};
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub client: ClientLimits,
     /// The number of the time since what the guard compares last changed.
     pub epoch: u64,
+    /// What is mirrored, if anything is.
+    pub mirror: Option<Arc<MirrorPlan>>,
     /// What bounds the weight.
     pub helm: Helm,
     /// Paths that are drained: they keep no connections.
@@ -122,8 +125,10 @@ pub(crate) fn compile(
         tunnel_idle: Span::from_duration(config.listen.tunnel_idle_timeout),
     };
     let (helm, retired) = (state.helm.clone(), state.retired);
-    let is_moving = !state.paces.is_empty();
-    Ok(Snapshot { config, rules, plans, client, epoch: state.epoch, helm, retired, is_moving })
+    let old = old.and_then(|old| old.mirror.as_deref());
+    let mirror = MirrorPlan::new(&config, rules.targets(), old);
+    let (epoch, is_moving) = (state.epoch, !state.paces.is_empty());
+    Ok(Snapshot { config, rules, plans, client, epoch, mirror, helm, retired, is_moving })
 }
 
 /// The endpoints of a path. One that is named twice is one endpoint, as it was named first.

@@ -23,6 +23,8 @@ use crate::drain::{Follower, Phase};
 use crate::ids::Ids;
 use crate::listen::{Acceptor, Arrival, BoundSocket, Crew, Seat};
 use crate::metrics::shard::Shard;
+use crate::mirror::hub::Hub;
+use crate::mirror::select::Selector;
 use crate::proxy::{Client, Proxy};
 use crate::publisher::Publisher;
 use crate::quota::Admission;
@@ -54,6 +56,8 @@ pub struct Setup {
     pub mailbox: mpsc::Receiver<Arrival>,
     /// Where snapshots come from.
     pub publisher: Arc<Publisher>,
+    /// Where mirrored requests are handed over.
+    pub hub: Arc<Hub>,
     /// The even spread's turns.
     pub turns: Arc<Turns>,
     /// Its counters.
@@ -104,17 +108,19 @@ struct Desk {
 
 impl Worker {
     fn start(setup: Setup) -> io::Result<Self> {
-        let Setup { index, listeners, crew, mailbox, publisher, turns, shard, log, .. } = setup;
+        let Setup { index, listeners, crew, mailbox, publisher, hub, turns, shard, log, .. } =
+            setup;
         let supplies = Supplies {
             shard: shard.clone(),
             ticks: Ticks::new(),
             scratch: scratch(),
             ids: Rc::new(Ids::new(setup.seed)),
         };
+        let selector = Selector::new(hub, shard.clone(), supplies.ids.clone());
         let log = log.map(|sender| Rc::new(AccessLog::new(sender, shard.clone())));
         let phase = Rc::new(Cell::new(*setup.phase.borrow()));
-        let proxy =
-            Rc::new(Proxy::new(publisher, turns, supplies.clone(), log.clone(), phase.clone()));
+        let own = (supplies.clone(), selector);
+        let proxy = Rc::new(Proxy::new(publisher, turns, own, log.clone(), phase.clone()));
         let acceptors = listeners
             .into_iter()
             .map(|socket| Acceptor::new(socket, index, crew.clone(), shard.clone()))

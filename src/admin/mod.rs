@@ -5,6 +5,7 @@
 //! browser on the same host must not be able to use it, so the Host of a private listener must be
 //! local, and changes are POSTs of JSON without a foreign origin, with the token where one is set.
 
+mod diffs;
 pub mod guard;
 mod judgement;
 pub mod office;
@@ -30,7 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::admin::office::{Answer, Office, json, not_allowed, problem, reply, text};
+use crate::admin::office::{Answer, Office, document, json, not_allowed, problem, reply, text};
 use crate::admin::orders::Order;
 use crate::config::Admin;
 use crate::config::values::AdminAddress;
@@ -167,13 +168,14 @@ async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
 }
 
 /// What can be read. Paths are matched exactly, never by prefix.
-const SHOWN: [&str; 12] = [
+const SHOWN: [&str; 13] = [
     "/livez",
     "/readyz",
     "/metrics",
     "/api/v1/status",
     "/api/v1/config",
     "/api/v1/decisions",
+    "/api/v1/diffs",
     "/api/v1/audit-log",
     "/api/v1/baseline",
     "/api/v1/ticks",
@@ -196,6 +198,7 @@ fn show(office: &Office, path: &str, query: &str) -> Answer {
         "/api/v1/status" => json(&status::status(office)),
         "/api/v1/config" => json(&status::config(office)),
         "/api/v1/decisions" => json(&judgement::decisions(office)),
+        "/api/v1/diffs" => document(&diffs::diffs(office)),
         "/api/v1/audit-log" => json(&judgement::changes(office)),
         "/api/v1/baseline" => json(&judgement::baseline(office)),
         "/api/v1/ticks" => json(&judgement::ticks(office, query)),

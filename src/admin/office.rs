@@ -8,6 +8,7 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
+use crate::compare::Comparison;
 use crate::drain::Follower;
 use crate::guard::desk::Guard;
 use crate::metrics::Metrics;
@@ -20,6 +21,8 @@ pub struct Office {
     pub publisher: Arc<Publisher>,
     /// The guard.
     pub guard: Arc<Guard>,
+    /// What is known of the differences of the paths.
+    pub comparison: Arc<Comparison>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The process's phase.
@@ -57,6 +60,14 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 
 pub(crate) fn json(value: &serde_json::Value) -> Answer {
     reply(StatusCode::OK, "application/json", value.to_string())
+}
+
+/// A document of a shape of its own; what can't be written as JSON is nobody's.
+pub(crate) fn document(value: &impl serde::Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(document) => reply(StatusCode::OK, "application/json", document),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 pub(crate) fn not_allowed(methods: &'static str) -> Answer {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::admin::diffs::diffs;
 use crate::admin::judgement::stale;
 use crate::admin::office::Office;
 use crate::guard::baseline::{Baseline, PathBaseline};
@@ -38,6 +39,7 @@ pub(super) fn report(office: &Office) -> Value {
         decisions: live.decisions.iter().map(decision_line).collect(),
         changes: changes.iter().map(change_line).collect(),
         stalls: stalls(office, &live),
+        mirror: Some(diffs(office).without_samples()).filter(|diffs| !diffs.is_idle()),
         memory: memory(&live),
         totals,
         lost: totals.legacy.cut + totals.async_.cut,
@@ -69,6 +71,7 @@ fn facts(office: &Office, live: &Live, story: &Story, changes: &[Change]) -> Fac
         legacy_in_flight: office.metrics.in_flight(Side::Legacy),
         certificate: story.certificate.clone(),
         lost: story.lost,
+        gate: story.mirror.as_ref().map(|diffs| diffs.gate.clone()),
         way_back: way_back(office, live, changes),
     }
 }

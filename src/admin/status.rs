@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::admin::diffs;
 use crate::admin::judgement;
 use crate::admin::office::Office;
 use crate::config::Config;
@@ -55,6 +56,7 @@ pub(crate) fn status(office: &Office) -> Value {
         "certificates": certificates(&snapshot.config),
         "weights": routes,
         "guard": judgement::guard(office),
+        "mirror": diffs::status(office),
         "paths": paths,
         "connections": office.metrics.sum(|shard| shard.connections.get()),
         "client_errors": faults,

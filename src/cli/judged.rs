@@ -1,4 +1,4 @@
-//! The guard's part of the status, in words.
+//! The guard's part of the status, and the mirror's, in words.
 
 use serde_json::Value;
 
@@ -21,6 +21,32 @@ pub(crate) fn prose(guard: &Value) -> String {
     lines.extend(stalls.map(|stall| format!("  {}", plain(&stall["text"]))));
     if let Some(text) = guard["last_decision"]["text"].as_str() {
         lines.extend(text.lines().map(|line| format!("  | {line}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Some lines of the comparison of answers; nothing where none are compared.
+pub(crate) fn mirror(mirror: &Value) -> String {
+    let Some(share) = mirror["share"].as_f64() else {
+        return String::new();
+    };
+    let gate = &mirror["gate"];
+    let state = if gate["open"] == true { "open" } else { "closed" };
+    let (share, compared, differing) = (share * 100.0, &gate["compared"], &gate["differing"]);
+    let mut lines =
+        vec![format!("mirror {share} % · gate {state} · {compared} compared, {differing} differ")];
+    if mirror["switched_off"].is_object() {
+        let since = plain(&mirror["switched_off"]["since"]);
+        lines.push(format!("  SWITCHED OFF since {since}: requests that it copies take longer"));
+    }
+    for (list, word) in [("reasons", ""), ("regressions", "regression: ")] {
+        let texts = mirror[list].as_array().into_iter().flatten();
+        lines.extend(texts.map(|text| format!("  {word}{}", plain(text))));
+    }
+    let unverified = gate["unverified"].as_array().into_iter().flatten().map(plain);
+    let unverified: Vec<&str> = unverified.collect();
+    if !unverified.is_empty() {
+        lines.push(format!("  unverified: {}", unverified.join(", ")));
     }
     lines.join("\n") + "\n"
 }
@@ -82,6 +108,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_comparison_is_told_in_a_few_lines_or_not_at_all() {
+        assert_eq!(mirror(&Value::Null), "");
+        let found = json!({
+            "share": 0.1,
+            "gate": { "open": false, "compared": 12, "differing": 3, "unverified": ["cart", "a"] },
+            "switched_off": { "since": "2026-01-01T00:00:00Z", "evidence": 9.5 },
+            "reasons": ["12 of 1077 comparisons"],
+            "regressions": ["orders: type /id"],
+        });
+        assert_eq!(
+            mirror(&found),
+            "mirror 10 % · gate closed · 12 compared, 3 differ\n  SWITCHED OFF since \
+             2026-01-01T00:00:00Z: requests that it copies take longer\n  12 of 1077 comparisons\n  \
+             regression: orders: type /id\n  unverified: cart, a\n"
+        );
+    }
 
     #[test]
     fn a_guard_is_told_in_a_few_lines() {

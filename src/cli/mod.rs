@@ -4,6 +4,7 @@ mod admin_client;
 mod baseline;
 mod check;
 mod demo;
+mod diffs;
 mod drain;
 mod explain;
 mod global;
@@ -55,6 +56,8 @@ enum Command {
     Resume(resume::Resume),
     /// Let one path finish, and certify that it may be switched off.
     Drain(drain::Drain),
+    /// Show where the answers of both paths differ.
+    Diffs(diffs::Diffs),
     /// Tell the migration's story.
     Report(report::Report),
     /// Record what the guard is told, or judge a recording again.
@@ -81,6 +84,7 @@ impl Cli {
             Command::Rollback(command) => command.run(&global),
             Command::Resume(command) => command.run(&global),
             Command::Drain(command) => command.run(&global),
+            Command::Diffs(command) => command.run(&global),
             Command::Report(command) => command.run(&global),
             Command::Judge(command) => command.run(&global),
             Command::Explain(command) => command.run(&global),

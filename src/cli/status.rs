@@ -110,6 +110,7 @@ fn prose(status: &Value) -> String {
         );
     }
     text.push_str(&judged::prose(&status["guard"]));
+    text.push_str(&judged::mirror(&status["mirror"]));
     text
 }
 

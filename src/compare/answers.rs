@@ -56,6 +56,7 @@ fn whole(kind: Kind, legacy: Shown, async_: Shown) -> Difference {
 fn bodies(legacy: &Answer, async_: &Answer, rules: &CompareRules, redactor: &Redactor) -> Findings {
     let (left, right) = (&legacy.body, &async_.body);
     let is_same = |a: Option<&[u8]>, b: Option<&[u8]>| a.zip(b).is_some_and(|(a, b)| a == b);
+    // Most are: then neither is read.
     if is_same(left.kept.as_deref(), right.kept.as_deref()) {
         return Findings::default();
     }

@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::compare::kind::Kind;
+use crate::compare::kind::{GateState, Kind, Standing};
 use crate::guard::evidence::{Rate, Z_99, float};
 
 /// Comparisons below which nothing is decided.
 pub const COMPARED_MIN: u64 = 1_000;
 /// The share of answers that may differ, by its upper bound.
 pub const SHARE_MAX: f64 = 0.005;
+/// Answers that must differ again when they are asked for again, or be owed, before async is proven to be
+/// worse: no burst makes as many, as at most one a second is asked for again.
+const PROVEN_MIN: u64 = 10;
 /// Comparisons of a route below which it is unverified.
 pub const ROUTE_COMPARED_MIN: u64 = 30;
 /// The reasons that are given; the worst come first.
@@ -71,6 +74,8 @@ pub struct RouteFacts {
     pub route: String,
     /// Comparisons, and how many of them count as different.
     pub rate: Rate,
+    /// How many of these are confirmed, or were owed.
+    pub proven: u64,
     /// Regressions, if it is critical.
     pub regressions: Vec<(Kind, String)>,
 }
@@ -90,7 +95,8 @@ pub fn judge(routes: &[RouteFacts]) -> Gate {
     let sum = |of: fn(&Rate) -> u64| routes.iter().map(|facts| of(&facts.rate)).sum();
     let rate = Rate { events: sum(|rate| rate.events), n: sum(|rate| rate.n) };
     let (upper, need) = (rate.upper(Z_99), needed());
-    let is_worse = rate.lower(Z_99) > SHARE_MAX;
+    let proven: u64 = routes.iter().map(|facts| facts.proven).sum();
+    let is_worse = proven >= PROVEN_MIN && rate.lower(Z_99) > SHARE_MAX;
     let regressions = routes.iter().flat_map(|facts| {
         facts.regressions.iter().map(|(kind, place)| GateReason::Regression {
             route: facts.route.clone(),
@@ -140,13 +146,23 @@ impl std::fmt::Display for GateReason {
 // === impl Gate ===
 
 impl Gate {
-    /// Whether something speaks against async, and not only too little for it.
+    /// What the judge is told of it.
     #[must_use]
-    pub fn is_against(&self) -> bool {
-        self.reasons.iter().any(|reason| match reason {
-            GateReason::Regression { .. } | GateReason::Mismatches { .. } => true,
-            GateReason::TooFew { .. } => false,
-        })
+    pub fn standing(&self) -> Standing {
+        let is_regression = |reason: &&GateReason| matches!(reason, GateReason::Regression { .. });
+        let is_too_few = |reason: &GateReason| matches!(reason, GateReason::TooFew { .. });
+        let state = match (self.open, self.failed) {
+            (true, _) => GateState::Open,
+            (false, true) => GateState::Failed,
+            (false, false) if self.reasons.iter().any(is_too_few) => GateState::TooFew,
+            (false, false) => GateState::Against,
+        };
+        Standing {
+            state,
+            differing: self.differing,
+            compared: self.compared,
+            regressions: self.reasons.iter().filter(is_regression).count() as u64,
+        }
     }
 }
 
@@ -155,7 +171,8 @@ mod tests {
     use super::*;
 
     fn facts(route: &str, events: u64, n: u64) -> RouteFacts {
-        RouteFacts { route: route.to_owned(), rate: Rate { events, n }, regressions: Vec::new() }
+        let rate = Rate { events, n };
+        RouteFacts { route: route.to_owned(), rate, proven: events, regressions: Vec::new() }
     }
 
     /// Whether it is open, whether it is failed, and the names of its reasons.
@@ -178,6 +195,8 @@ mod tests {
             (1, 1_077, false, false, &["mismatches"]),
             (1, 2_000, true, false, &[]),
             (5, 500, false, false, &["too few"]),
+            (9, 9, false, false, &["too few"]),
+            (10, 10, false, true, &["mismatches"]),
             (50, 500, false, true, &["mismatches"]),
             (50, 10_000, false, false, &["mismatches"]),
             (100, 10_000, false, true, &["mismatches"]),
@@ -186,6 +205,12 @@ mod tests {
             let expected = (open, failed, reasons.iter().map(|&r| r.to_owned()).collect());
             assert_eq!(found, expected, "{events} of {n}");
         }
+    }
+
+    #[test]
+    fn what_was_not_confirmed_proves_nothing_however_much_it_is() {
+        let unconfirmed = RouteFacts { proven: 9, ..facts("a", 900, 2_000) };
+        assert_eq!(check(&[unconfirmed]), (false, false, vec!["mismatches".to_owned()]));
     }
 
     #[test]
@@ -204,9 +229,24 @@ mod tests {
     }
 
     #[test]
-    fn only_what_speaks_against_async_does_so() {
-        assert!(!judge(&[facts("a", 0, 10)]).is_against());
-        assert!(judge(&[facts("a", 3, 2_000)]).is_against());
-        assert!(!judge(&[facts("a", 0, 2_000)]).is_against());
+    fn the_judge_is_told_what_the_gate_is() {
+        for (events, n, state) in [
+            (0, 10, GateState::TooFew),
+            (9, 10, GateState::TooFew),
+            (10, 10, GateState::Failed),
+            (0, 2_000, GateState::Open),
+            (3, 2_000, GateState::Against),
+            (50, 2_000, GateState::Failed),
+        ] {
+            let standing = judge(&[facts("a", events, n)]).standing();
+            assert_eq!(
+                standing,
+                Standing { state, differing: events, compared: n, regressions: 0 }
+            );
+        }
+        let mut critical = facts("pay", 4, 10);
+        critical.regressions = vec![(Kind::Type, "/total".to_owned()); 2];
+        let standing = judge(&[critical]).standing();
+        assert_eq!((standing.state, standing.regressions), (GateState::Failed, 2));
     }
 }

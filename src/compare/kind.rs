@@ -49,6 +49,33 @@ pub enum MirrorResult {
     Uncompared,
 }
 
+/// What the gate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateState {
+    /// Enough answers were compared, and hardly any differs.
+    Open,
+    /// Too few were compared to say so.
+    TooFew,
+    /// More may differ than should.
+    Against,
+    /// More do for certain, or a critical route has a regression.
+    Failed,
+}
+
+/// What the comparison says of the async path, as the judge is told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What the gate is.
+    pub state: GateState,
+    /// Answers that differ.
+    pub differing: u64,
+    /// Of how many.
+    pub compared: u64,
+    /// Regressions on critical routes.
+    pub regressions: u64,
+}
+
 // === impl Kind ===
 
 impl Kind {

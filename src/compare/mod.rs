@@ -1,9 +1,9 @@
 //! The comparison of the two paths: what differs in their answers, and what that says of the async one.
 //!
-//! It does no I/O and starts no task. The mirror (a later stage) is to feed it with pairs of answers, on
-//! a thread of its own; the admin API and the guard are to read what is known. Answers are compared
-//! outside of the lock, which is held for counting only. No answer is kept: of each difference its spot
-//! is counted, and a few examples stay, without what may not be shown.
+//! It does no I/O and starts no task. The mirror feeds it with pairs of answers, on a thread of its own;
+//! the admin API and the guard read what is known. Answers are compared outside of the lock, which is
+//! held for counting only. No answer is kept: of each difference its spot is counted, and a few examples
+//! stay, without what may not be shown.
 
 pub mod answers;
 pub mod body;
@@ -93,12 +93,15 @@ impl Comparison {
         let spots = spots(&findings.differences);
         let mut books = self.books();
         books.duplicates += u64::from(findings.has_duplicates);
-        let room = books.room();
+        let mut room = books.room();
         let Some(book) = books.book(pair) else {
             return Judged::new(MirrorResult::Uncompared, Vec::new());
         };
-        let mut left_out = noise.map_or(0, |noise| book.ask_twice(&noise, room));
-        let room = room.saturating_sub(spots.len());
+        let mut left_out = 0;
+        if let Some(noise) = noise {
+            left_out += book.ask_twice(&noise, room);
+            room = room.saturating_sub(noise.len());
+        }
         let (real, more) = book.compare(&spots, room);
         left_out += more;
         books.left_out += left_out;
@@ -119,11 +122,13 @@ impl Comparison {
     /// One path did not answer, or neither did. Only what async owes counts against it.
     fn take_failure(&self, pair: &Pair) -> Judged {
         let (legacy, async_) = pair.by_side(&pair.primary, &pair.shadow);
-        let result = match (&pair.primary, &pair.shadow) {
-            (Outcome::Reply(_), Outcome::Timeout) => MirrorResult::ShadowTimeout,
-            (Outcome::Reply(_), Outcome::Reset) => MirrorResult::ShadowError,
-            _ if legacy.reply().is_some() => MirrorResult::Mismatch,
-            _ => return Judged::new(MirrorResult::Uncompared, Vec::new()),
+        let result = match (pair.primary.reply(), &pair.shadow) {
+            (Some(_), Outcome::Timeout) => MirrorResult::ShadowTimeout,
+            (Some(_), Outcome::Reset) => MirrorResult::ShadowError,
+            (None, Outcome::Reply(_)) if legacy.reply().is_some() => MirrorResult::Mismatch,
+            (None, Outcome::Timeout | Outcome::Reset) | (_, Outcome::Reply(_)) => {
+                return Judged::new(MirrorResult::Uncompared, Vec::new());
+            }
         };
         if legacy.reply().is_some() {
             let difference = outcomes(legacy, async_);
@@ -157,6 +162,13 @@ impl Comparison {
         if differs { MirrorResult::Mismatch } else { MirrorResult::Transient }
     }
 
+    /// There was no capacity to ask again about a pair that differed: it stays unconfirmed.
+    pub fn not_confirmed(&self, pair: &Pair) {
+        if let Some(book) = self.books().book(pair) {
+            book.unasked += 1;
+        }
+    }
+
     /// Forgets all that was compared: one path has become another.
     pub fn reset(&self) {
         *self.books() = Books::default();
@@ -168,7 +180,7 @@ impl Comparison {
         self.books().gate(routes)
     }
 
-    /// All that is known, but for the share that is mirrored. `routes` are those that are to be compared.
+    /// All that is known, but for what concerns the mirror: its share, and whether it is switched off. `routes` are those that are to be compared.
     #[must_use]
     pub fn diffs(&self, routes: &[&str]) -> Diffs {
         self.books().diffs(routes)
@@ -243,17 +255,21 @@ impl Books {
     }
 
     fn gate(&self, routes: &[&str]) -> Gate {
-        let facts = self.named(routes).map(|(route, book)| RouteFacts {
-            route: route.to_owned(),
-            rate: book.map_or_else(Rate::default, |b| Rate {
-                events: b.counted().min(b.asked()),
-                n: b.asked(),
-            }),
-            regressions: book.filter(|book| book.is_critical).map_or_else(Vec::new, |book| {
-                book.regressions().map(|spot| (spot.kind, spot.place.to_string())).collect()
-            }),
-        });
-        gate::judge(&facts.collect::<Vec<_>>())
+        let facts = |(route, book): (&str, Option<&Book>)| {
+            let of = |number: fn(&Book) -> u64| book.map_or(0, number);
+            let regressions = book.into_iter().filter(|book| book.is_critical);
+            let n = of(Book::asked);
+            RouteFacts {
+                route: route.to_owned(),
+                rate: Rate { events: of(Book::counted).min(n), n },
+                proven: of(Book::proven),
+                regressions: regressions
+                    .flat_map(Book::regressions)
+                    .map(|spot| (spot.kind, spot.place.to_string()))
+                    .collect(),
+            }
+        };
+        gate::judge(&self.named(routes).map(facts).collect::<Vec<_>>())
     }
 
     fn diffs(&self, routes: &[&str]) -> Diffs {
@@ -272,6 +288,7 @@ impl Books {
         });
         Diffs {
             share: 0.0,
+            switched_off: None,
             gate: self.gate(routes),
             routes: self.named(routes).map(|(route, book)| route_diffs(route, book)).collect(),
             differences: listed.map(|(_, line)| line).collect(),
@@ -321,6 +338,7 @@ fn route_diffs(route: &str, book: Option<&Book>) -> RouteDiffs {
         matched: book.matched,
         noise: book.noise,
         unconfirmed: tally.unconfirmed,
+        unasked: book.unasked,
         confirmed: tally.confirmed,
         transient: tally.transient,
         failures: book.failures,

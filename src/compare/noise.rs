@@ -204,6 +204,13 @@ mod tests {
         for kind in [Kind::Missing, Kind::Extra, Kind::Type, Kind::Status] {
             assert_eq!(check(kind, [900, 1000, 90, 100]), Finding::Difference);
         }
+        let spot = |kind| [Arc::new(Spot { kind, place: Place::Json("/a".to_owned()) })];
+        let mut spots = Spots::default();
+        let trials = Trials { compared: 10, asked_twice: 10 };
+        for (kind, expected) in [(Kind::Missing, false), (Kind::Value, true)] {
+            (0..5).for_each(|_| _ = spots.count(&spot(kind), 1, |counts| &mut counts.itself));
+            assert_eq!(spots.is_noise(&spot(kind)[0], trials), expected, "{kind:?}");
+        }
         let presence = Spot { kind: Kind::Header, place: Place::Presence("vary".to_owned()) };
         assert!(!presence.is_of_values());
     }

@@ -1,5 +1,8 @@
 //! One request that both paths answered.
+//!
+//! What is printed of it for debugging has no header, no body and no target: it may end up in a log.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +23,7 @@ pub enum Outcome {
 }
 
 /// A whole reply, as far as it is compared.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
@@ -31,7 +34,7 @@ pub struct Answer {
 }
 
 /// A body as it was captured.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Captured {
     /// The whole body, if it fitted the cap.
     pub kept: Option<Bytes>,
@@ -42,7 +45,7 @@ pub struct Captured {
 }
 
 /// One request, and what came of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pair {
     /// The route's name, as in metrics.
     pub route: Arc<str>,
@@ -66,6 +69,8 @@ pub struct Pair {
     pub again: Option<Outcome>,
 }
 
+// === impl Outcome ===
+
 impl Outcome {
     /// The reply, if there is one.
     #[must_use]
@@ -84,6 +89,32 @@ impl Outcome {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
         }
+    }
+}
+
+// === impl Answer ===
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.status, self.body)
+    }
+}
+
+// === impl Captured ===
+
+impl fmt::Debug for Captured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = if self.kept.is_some() { "kept" } else { "not kept" };
+        write!(f, "{} bytes, {kept}", self.length)
+    }
+}
+
+// === impl Pair ===
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, route, request_id, primary_side, primary, shadow, .. } = self;
+        write!(f, "{method} {route} {request_id}: {primary_side} {primary:?}, shadow {shadow:?}")
     }
 }
 

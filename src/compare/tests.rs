@@ -128,8 +128,11 @@ fn asked_again_a_mismatch_is_confirmed_or_was_transient() {
         comparison.take(&pair);
         assert_eq!(comparison.confirm(&pair, &primary, &shadow), expected);
     }
+    comparison.take(&pair);
+    comparison.not_confirmed(&pair);
     let route = comparison.diffs(&[]).routes.remove(0);
-    assert_eq!((route.unconfirmed, route.confirmed, route.transient), (1, 1, 1));
+    assert_eq!((route.unconfirmed, route.confirmed, route.transient), (2, 1, 1));
+    assert_eq!((route.unasked, comparison.gate(&[]).differing), (1, 3));
 }
 
 /// A field that is new each time, on both paths, and asked twice each tenth time.
@@ -220,8 +223,12 @@ fn spots_are_bounded_whatever_a_backend_makes_up() {
         let mut pair = pair(json("{}"), shadow);
         pair.route = format!("route-{}", at % 300).into();
         comparison.take(&pair);
-        comparison.take(&pair);
     }
+    // What is there to stay is learned nevertheless.
+    let real = pair(json("{}"), json("{\"real\":1}"));
+    (0..3).for_each(|_| _ = comparison.take(&Pair { route: "route-0".into(), ..real.clone() }));
+    let first = comparison.diffs(&[]).differences.remove(0);
+    assert_eq!((first.place.as_str(), first.differed), ("/real", 3));
     let books = comparison.books();
     let spots: usize = books.routes.values().map(|book| book.spots.number()).sum();
     assert!(spots <= SPOTS_MAX && books.routes.len() == ROUTES_MAX, "{spots}");
@@ -296,7 +303,7 @@ fn no_secret_is_in_anything_that_is_shown() {
     let comparison = Comparison::new(&KEY);
     let reveal = [Pointer::parse("/shown").unwrap()];
     let rules = Arc::new(CompareRules::new(&[], &[], &[], &reveal, 0.1));
-    let mut at = 0;
+    let (mut at, mut debugged) = (0, String::new());
     for round in 0..56_u16 {
         let (left, right) = match round % 4 {
             0 | 1 => (document(&mut at), document(&mut at)),
@@ -316,6 +323,7 @@ fn no_secret_is_in_anything_that_is_shown() {
             secret(at)
         );
         let pair = Pair { rules: rules.clone(), target, again, ..pair(legacy, async_) };
+        debugged += &format!("{pair:?}");
         if comparison.take(&pair).confirm {
             comparison.confirm(&pair, &pair.primary, &pair.shadow);
         }
@@ -327,6 +335,7 @@ fn no_secret_is_in_anything_that_is_shown() {
         serde_json::to_string(&diffs).unwrap(),
         format!("{diffs:?}"),
         format!("{comparison:?}"),
+        debugged,
         diffs.differences.iter().flat_map(|line| &line.samples).fold(
             String::new(),
             |all, sample| {

@@ -42,7 +42,8 @@ pub fn differences(
     rules: &CompareRules,
     redactor: &Redactor,
 ) -> Vec<Difference> {
-    let mut walk = Walk { rules, redactor, path: Vec::new(), found: Vec::new(), looked_at: 0 };
+    let (path, found, known) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut walk = Walk { rules, redactor, path, found, looked_at: 0, known };
     walk.nodes((legacy, async_), false);
     walk.found
 }
@@ -53,6 +54,8 @@ struct Walk<'a> {
     path: Vec<Step<'a>>,
     found: Vec<Difference>,
     looked_at: usize,
+    // Where an element is says which rules apply to it, so each has one hash.
+    known: HashMap<*const Node<'a>, u64>,
 }
 
 /// Legacy's and async's.
@@ -78,7 +81,7 @@ impl<'a> Walk<'a> {
     }
 
     fn nodes(&mut self, both: Both<'a>, is_shape_only: bool) {
-        if self.is_full() || self.rules.apply(Effect::Ignore, &self.path) {
+        if self.rules.apply(Effect::Ignore, &self.path) {
             return;
         }
         let is_shape_only = self.rules.apply(Effect::ShapeOnly, &self.path) || is_shape_only;
@@ -211,12 +214,17 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The hashes of an array's elements, each made once: nested arrays would else be hashed at each level.
     fn hashes(&mut self, elements: &'a [Node<'a>], is_shape_only: bool) -> Vec<u64> {
         let hash = |(at, node)| {
+            if let Some(known) = self.known.get(&std::ptr::from_ref(node)) {
+                return *known;
+            }
             let mut state = DefaultHasher::new();
             self.path.push(Step::Element(at));
             self.hash(node, is_shape_only, &mut state);
             self.path.pop();
+            self.known.insert(node, state.finish());
             state.finish()
         };
         elements.iter().enumerate().map(hash).collect()

@@ -17,6 +17,9 @@ pub const LISTED_MAX: usize = 512;
 pub struct Diffs {
     /// The share of requests that both paths answer; 0 while none is mirrored.
     pub share: f64,
+    /// Set while none is, as that made clients wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switched_off: Option<SwitchedOff>,
     /// What it says of the async path.
     pub gate: Gate,
     /// Each route that was compared, or is to be.
@@ -29,6 +32,19 @@ pub struct Diffs {
     pub duplicate_names: u64,
     /// The rules, and how often each applied.
     pub rules: Vec<RuleHits>,
+}
+
+/// Why the mirror was switched off: requests that were drawn for it took longer than others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SwitchedOff {
+    /// When, RFC 3339.
+    pub since: String,
+    /// How strongly that speaks against it, in nats.
+    pub evidence: f64,
+    /// Slow requests of clients among those that were drawn to be mirrored.
+    pub slow_drawn: u64,
+    /// And among those that were not.
+    pub slow_plain: u64,
 }
 
 /// What was found on one route. Counts are halved from time to time, so that what is new weighs more.
@@ -46,6 +62,8 @@ pub struct RouteDiffs {
     pub noise: u64,
     /// Those that differed, and were not asked for again.
     pub unconfirmed: u64,
+    /// How often that was for want of capacity: at most one a second is asked for again.
+    pub unasked: u64,
     /// Those that differed again.
     pub confirmed: u64,
     /// Those that did not differ any more.

@@ -54,6 +54,7 @@ pub(crate) fn build(raw: Raw, place: Place<'_>, faults: &Faults<'_>) -> Option<C
             ttl_min: raw.dns.ttl_min,
             ttl_max: raw.dns.ttl_max,
         },
+        mirror: raw.mirror,
         guard: raw.guard,
         ramp,
         drain: Drain {
@@ -288,7 +289,8 @@ fn routes(raw: &Raw, weight: Weight, faults: &Faults<'_>) -> Option<Vec<RouteCon
             Some(_) | None => None,
         };
         let weight = route.async_weight.map_or(weight, |Share(weight)| weight);
-        routes.push(RouteConfig { name: name.clone(), pattern, weight, pin });
+        let mirror = route.mirror.clone();
+        routes.push(RouteConfig { name: name.clone(), pattern, weight, pin, mirror });
     }
     sound.then_some(routes)
 }

@@ -9,6 +9,7 @@ pub mod endpoint;
 mod guard;
 mod limits;
 mod look;
+mod mirror;
 mod model;
 mod raw;
 mod section;
@@ -25,6 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::build::build;
 pub use crate::config::guard::{GuardConfig, GuardMode, RampConfig, Webhook};
+pub use crate::config::mirror::{MirrorConfig, OnMismatch, RouteMirror};
 pub use crate::config::model::{
     Admin, Config, Dns, Drain, Failover, HealthConfig, Listen, LoopProbe, PathConfig, Retry,
     RouteConfig, Split,
@@ -277,8 +279,9 @@ endpoints = ["http://127.0.0.1:9002"]
         let reference = parse(reference).unwrap();
         let smallest = parse(SMALLEST).unwrap();
         let shown = |config: &Config| {
-            let Config { listen, paths, retry, failover, dns, guard, ramp, drain, .. } = config;
-            let rest = format!("{guard:?} {ramp:?} {drain:?}");
+            let Config { listen, paths, retry, failover, dns, mirror, guard, ramp, drain, .. } =
+                config;
+            let rest = format!("{mirror:?} {guard:?} {ramp:?} {drain:?}");
             format!("{listen:?} {paths:?} {retry:?} {failover:?} {dns:?} {rest}")
         };
         assert_eq!(shown(&reference), shown(&smallest));

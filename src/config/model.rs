@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::config::endpoint::EndpointConfig;
 use crate::config::guard::{GuardConfig, RampConfig};
+use crate::config::mirror::{MirrorConfig, RouteMirror};
 use crate::config::values::{
     AdminAddress, Balance, ForceFrom, HeaderCase, LogTarget, Methods, Protocol, Statuses,
 };
@@ -41,6 +42,8 @@ pub struct Config {
     pub failover: Failover,
     /// How names are resolved.
     pub dns: Dns,
+    /// What is sent to both paths, and what comes of it.
+    pub mirror: MirrorConfig,
     /// How the paths are compared, and what comes of it.
     pub guard: GuardConfig,
     /// How the weight goes up; `None` is at once.
@@ -248,6 +251,8 @@ pub struct RouteConfig {
     pub weight: Weight,
     /// Never split.
     pub pin: Option<Side>,
+    /// Whether both paths answer, and how that is compared.
+    pub mirror: RouteMirror,
 }
 
 /// `[drain]`, as needed.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compare::kind::Standing;
 use crate::vocab::PerSide;
 
 /// How often the judge looks. Four ticks at the cap make a rollback, so this is a quarter of the
@@ -116,6 +117,9 @@ pub struct Tick {
     /// What the ramp waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<Pending>,
+    /// What the comparison of answers says of async; absent where nothing is mirrored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Standing>,
 }
 
 /// What the legacy path did while the baseline was recorded, as far as the judge needs it.
@@ -215,6 +219,8 @@ pub struct Rules {
     pub data_gap: Duration,
     /// Overdispersion, as recorded with the baseline.
     pub phi: Phi,
+    /// Whether answers that differ roll back, once the ramp has begun; they hold it else.
+    pub mismatch_rolls_back: bool,
     /// The recorded baseline; without it only the two paths are compared.
     pub baseline: Option<Norm>,
 }
@@ -324,6 +330,7 @@ impl Default for Rules {
             max_hold: Duration::from_secs(30 * 60),
             data_gap: Duration::from_secs(60),
             phi: Phi { fail: 1.0, c4: 1.0 },
+            mismatch_rolls_back: false,
             baseline: None,
         }
     }
@@ -339,56 +346,4 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tick_is_a_short_line_that_reads_back_the_same() {
-        let counts = Counts { n: 3, tmo: 1, ..Counts::default() };
-        let paths = PerSide { legacy: Counts::default(), async_: counts };
-        let quiet = Tick {
-            at_ms: 250,
-            epoch: 1,
-            step: 0.1,
-            groups: Vec::new(),
-            routes: BTreeMap::new(),
-            load: PerSide::default(),
-            rss: PerSide::default(),
-            legacy_safe: true,
-            pending: Vec::new(),
-        };
-        let busy = Tick {
-            groups: vec![Group { share: 0.1, paths }],
-            routes: BTreeMap::from([("orders".to_owned(), paths)]),
-            pending: vec![Pending::Approval],
-            ..quiet.clone()
-        };
-        let line = r#"{"at_ms":250,"epoch":1,"step":0.1,"legacy_safe":true}"#;
-        assert_eq!(serde_json::to_string(&quiet).unwrap(), line);
-        let line = serde_json::to_string(&busy).unwrap();
-        assert!(line.contains(r#"{"share":0.1,"paths":{"legacy":{},"async":{"n":3,"tmo":1}}}"#));
-        assert!(line.contains(r#""pending":["approval"]"#));
-        for tick in [quiet, busy] {
-            let line = serde_json::to_string(&tick).unwrap();
-            assert_eq!(serde_json::from_str::<Tick>(&line).unwrap(), tick, "{line}");
-        }
-    }
-
-    #[test]
-    fn rules_read_back_the_same_and_what_is_absent_is_the_default() {
-        let text = serde_json::to_string(&Rules::default()).unwrap();
-        for text in [text.as_str(), "{}"] {
-            assert_eq!(serde_json::from_str::<Rules>(text).unwrap(), Rules::default());
-        }
-    }
-
-    #[test]
-    fn events_have_their_place_and_their_count() {
-        let counts = Counts { n: 100, err: 1, tmo: 2, c4: 4, slow95: 8, slow99: 16 };
-        let seen = Event::ALL.map(|event| event.of(&counts));
-        assert_eq!(seen, [1, 2, 3, 4, 8, 16]);
-        assert_eq!(Event::ALL.map(Event::index), [0, 1, 2, 3, 4, 5]);
-        assert_eq!((counts + counts).since(counts), counts);
-        assert_eq!(Counts::default().since(counts), Counts::default());
-    }
-}
+mod tests;

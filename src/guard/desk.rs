@@ -3,6 +3,9 @@
 //! It may block on a disk, so it beats on a thread of its own and never under the runtime's. The lock
 //! is held while something is looked at or noted, never while something is written.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +14,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::compare::Comparison;
+use crate::compare::kind::Standing;
 use crate::config::GuardMode;
 use crate::guard::baseline::Baseline;
 use crate::guard::counts::{Pending, Rules, Tick};
@@ -45,6 +50,7 @@ pub(super) const OUTBOX_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Guard {
     pub(super) publisher: Arc<Publisher>,
+    comparison: Arc<Comparison>,
     origin: Instant,
     live: Mutex<Live>,
     pub(super) outbox: mpsc::Sender<Decision>,
@@ -84,6 +90,8 @@ pub struct Live {
     pub(super) sampler: Sampler,
     ruled_by: String,
     told: (u64, Vec<Kind>),
+    // Whether a rollback was in force; once it is released, what was mended is compared anew.
+    pub(super) was_latched: bool,
     // The last epoch whose step had all the evidence that it needs.
     done: u64,
 }
@@ -101,7 +109,10 @@ impl Guard {
     ///
     /// # Errors
     /// When the baseline there can't be read: without it the guard would judge otherwise than before.
-    pub fn new(publisher: Arc<Publisher>) -> anyhow::Result<Arc<Self>> {
+    pub fn new(
+        publisher: Arc<Publisher>,
+        comparison: Arc<Comparison>,
+    ) -> anyhow::Result<Arc<Self>> {
         let dir = publisher.ledger().dir().to_owned();
         let baseline = match Baseline::load(&dir) {
             Ok(baseline) => baseline,
@@ -124,6 +135,7 @@ impl Guard {
         }
         Ok(Arc::new(Self {
             publisher,
+            comparison,
             origin: Instant::now(),
             live: Mutex::new(live),
             outbox,
@@ -198,6 +210,9 @@ impl Guard {
         if live.told.0 != snapshot.epoch {
             live.told = (snapshot.epoch, Vec::new());
         }
+        if std::mem::replace(&mut live.was_latched, helm.latch.is_some()) && helm.latch.is_none() {
+            self.comparison.reset();
+        }
         let sample = live.sampler.sample(snapshot, metrics, self.publisher.is_moving());
         live.stalls.look(now, snapshot, metrics);
         live.history.add(now, &sample, snapshot.rules.largest(Target::effective).rounded());
@@ -220,6 +235,7 @@ impl Guard {
             }),
             legacy_safe: self.is_legacy_safe(snapshot) && !live.drains.is_retired(Side::Legacy),
             pending,
+            mirror: self.standing(snapshot),
         };
         let action = match snapshot.config.guard.mode {
             GuardMode::Off => Action::Nothing,
@@ -244,6 +260,11 @@ impl Guard {
         pending.into_iter().filter(|(is, _)| *is).map(|(_, pending)| pending).collect()
     }
 
+    /// What the comparison of answers says, where they are compared.
+    fn standing(&self, snapshot: &Snapshot) -> Option<Standing> {
+        (snapshot.config.mirror.share > 0.0).then(|| self.comparison.gate(&[]).standing())
+    }
+
     /// Whether requests may go back, as far as probes say.
     fn is_legacy_safe(&self, snapshot: &Snapshot) -> bool {
         let is_probed = snapshot.config.paths.legacy.health.is_some();
@@ -258,10 +279,11 @@ fn judge(live: &mut Live, tick: &Tick, snapshot: &Snapshot, helm: &Helm) -> Acti
     let has_next = helm.next(&way(&snapshot.config)).is_some();
     // Where nothing is routed to async there is nothing to go back from.
     let is_idle = tick.step <= 0.0 || helm.latch.is_some();
+    // There the comparison decides whether the ramp begins.
+    let is_at_gate = tick.mirror.is_some() && helm.latch.is_none();
     let action = match &verdict {
-        Verdict::Rollback(_) | Verdict::NoSafePath(_) | Verdict::Advance if is_idle => {
-            Action::Nothing
-        }
+        Verdict::Rollback(_) | Verdict::NoSafePath(_) if is_idle => Action::Nothing,
+        Verdict::Advance if is_idle && !is_at_gate => Action::Nothing,
         Verdict::Rollback(finding) if is_enforced => Action::RollBack(Box::new(finding.clone())),
         Verdict::Rollback(finding) => {
             live.once(Kind::WouldRollBack, || Some(Box::new(finding.clone())))

@@ -19,6 +19,8 @@ pub struct Way {
     pub approve: Vec<Weight>,
     /// The largest configured weight of any route: the ramp goes no further.
     pub goal: Weight,
+    /// Whether the first step waits too: for what the comparison of answers says.
+    pub is_gated: bool,
 }
 
 /// What bounds the weight.
@@ -94,8 +96,9 @@ impl Helm {
         }
         self.position = way.steps.as_ref().map(|steps| {
             let first = steps.first().copied().unwrap_or(Weight::ONE).min(way.goal);
-            let position = self.position.map_or(present, share);
-            position.min(way.goal).max(first).share()
+            let position = self.position.map_or(present, share).min(way.goal);
+            let waits = way.is_gated && position == Weight::ZERO;
+            if waits { 0.0 } else { position.max(first).share() }
         });
         self.is_paused &= way.steps.is_some();
         // An approval is for one step, not for whichever comes next.
@@ -192,7 +195,7 @@ impl Helm {
         self.approved = None;
         if self.position.is_some() {
             let first = way.steps.iter().flatten().next().copied().unwrap_or(Weight::ONE);
-            self.position = Some(first.min(way.goal).share());
+            self.position = Some(if way.is_gated { 0.0 } else { first.min(way.goal).share() });
         }
     }
 
@@ -219,7 +222,7 @@ mod tests {
 
     fn way(steps: &[f64], goal: f64) -> Way {
         let steps = steps.iter().copied().map(weight).collect();
-        Way { steps: Some(steps), approve: Vec::new(), goal: weight(goal) }
+        Way { steps: Some(steps), goal: weight(goal), ..Way::default() }
     }
 
     fn latch(id: &str) -> Latch {
@@ -276,6 +279,31 @@ mod tests {
             helm.adopt(&way, weight(present), "");
             assert_eq!(helm.ceiling(), weight(ceiling), "{present}");
         }
+    }
+
+    #[test]
+    fn a_gated_ramp_begins_below_its_first_step_and_no_lower_than_it_stands() {
+        let gated = Way { is_gated: true, ..way(&[0.1, 0.5], 1.0) };
+        for (position, present, ceiling, next) in [
+            (None, 0.0, 0.0, Some(0.1)),
+            (None, 0.3, 0.3, Some(0.5)),
+            (Some(0.0), 0.0, 0.0, Some(0.1)),
+            (Some(0.05), 0.05, 0.1, Some(0.5)),
+            (Some(0.5), 0.5, 0.5, None),
+        ] {
+            let mut helm = Helm { position, ..Helm::default() };
+            helm.adopt(&gated, weight(present), "");
+            assert_eq!(helm.ceiling(), weight(ceiling), "{position:?} {present}");
+            assert_eq!(helm.next(&gated), next.map(weight), "{position:?} {present}");
+        }
+        let mut helm = at(0.5, &gated);
+        helm.roll_back(latch("rb-1"), &gated).unwrap();
+        helm.resume("rb-1", &gated).unwrap();
+        assert_eq!(helm.ceiling(), Weight::ZERO, "it is compared anew");
+        assert_eq!(helm.advance(&gated), Ok(weight(0.1)));
+        let mut helm = Helm { position: Some(0.0), ..Helm::default() };
+        helm.adopt(&way(&[0.1, 0.5], 1.0), Weight::ZERO, "");
+        assert_eq!(helm.ceiling(), weight(0.1), "without a mirror nothing is waited for");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! since its climb began speak for a rate above legacy's upper bound plus the tolerance. Of two proofs
 //! that must both be there the weaker one is the strength of both.
 
+mod mirror;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -67,7 +68,7 @@ fn tests_of(check: Check) -> (&'static [Event], Option<Event>) {
         // Slower than legacy is no failure; slower than the baseline is.
         Check::P95 => (&[], Some(Event::Slow95)),
         Check::P99 => (&[], Some(Event::Slow99)),
-        Check::Goodput | Check::Memory => (&[], None),
+        Check::Goodput | Check::Memory | Check::Mirror => (&[], None),
     }
 }
 
@@ -191,7 +192,7 @@ impl Epoch {
             return Verdict::Hold { reasons };
         }
         let missing = self.missing(tick, rules);
-        if missing.is_empty() {
+        if missing.is_empty() || mirror::is_at_gate(tick) {
             return Verdict::Advance;
         }
         Verdict::Wait { missing, overdue: self.has_lasted(rules.max_hold, tick) }
@@ -220,6 +221,7 @@ impl Epoch {
             let thresholds = [self.goodput_finding(tick, rules), self.memory_finding(tick, rules)];
             failures.extend(thresholds.into_iter().flatten().map(|f| (f, tick.legacy_safe)));
         }
+        failures.extend(mirror::finding(tick, rules).map(|found| (found, tick.legacy_safe)));
         failures
     }
 
@@ -308,6 +310,7 @@ impl Epoch {
         let fails = |event: Event| self.legacy[event.index()].is_held;
         let is_failing = !tick.legacy_safe || fails(Event::Error) || fails(Event::Timeout);
         reasons.extend(is_failing.then_some(HoldReason::LegacyFailing));
+        reasons.extend(mirror::reason_to_hold(tick));
         reasons
     }
 

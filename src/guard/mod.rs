@@ -13,6 +13,7 @@ pub mod decision;
 pub mod desk;
 pub mod evidence;
 pub mod fetch;
+mod figures;
 pub mod helm;
 pub mod history;
 pub mod judge;

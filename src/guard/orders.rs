@@ -26,6 +26,7 @@ impl Guard {
         let draft = self.draft(Kind::Rollback, (id, time), who, finding);
         let decision =
             self.steer(&draft, &[], |helm, way| helm.roll_back(latch, way).map(|()| Weight::ZERO))?;
+        self.live().was_latched = true;
         self.publisher.metrics().guard.rolled_back(check);
         Ok(decision)
     }

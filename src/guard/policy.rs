@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, OnMismatch};
 use crate::guard::baseline::{Baseline, SlowLimits};
 use crate::guard::counts::{Norm, Phi, Rules};
 use crate::guard::recording::phi_default;
@@ -17,6 +17,7 @@ pub fn rules(config: &Config, baseline: Option<&Baseline>) -> Rules {
     let mut rules = Rules {
         response_timeout: timeouts.max().unwrap_or_default(),
         phi: phi(config, baseline),
+        mismatch_rolls_back: config.mirror.on_mismatch == OnMismatch::Rollback,
         baseline: baseline.map(|baseline| norm(baseline, config.guard.rules.tolerance)),
         ..config.guard.rules.clone()
     };

@@ -22,11 +22,13 @@ pub struct Left {
     pub queued: u64,
     /// Upgraded connections.
     pub tunnels: u64,
+    /// Requests of the mirror.
+    pub shadows: u64,
     /// Connections to its endpoints, busy and idle.
     pub connections: u64,
 }
 
-/// How many requests a path has had since the start.
+/// How many requests a path has had since the start, those of the mirror among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     /// Begun.
@@ -194,6 +196,7 @@ mod tests {
         for (at, left, requests, expected) in [
             (100, Left { requests: 1, ..none }, 7, "waiting"),
             (101, Left { tunnels: 1, ..none }, 7, "waiting"),
+            (102, Left { shadows: 1, ..none }, 7, "waiting"),
             (102, Left { connections: 1, ..none }, 7, "waiting"),
             (103, none, 7, "quiet"),
             (137, none, 7, "quiet"),

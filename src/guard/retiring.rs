@@ -174,6 +174,10 @@ fn why_reachable(snapshot: &Snapshot, side: Side) -> Option<String> {
     if snapshot.config.failover.enabled {
         return Some("[failover] is enabled".to_owned());
     }
+    if snapshot.mirror.as_ref().is_some_and(|mirror| mirror.mirrors_any()) {
+        let share = snapshot.config.mirror.share;
+        return Some(format!("[mirror] sends it a share of {share}"));
+    }
     let header = snapshot.config.split.force_header.as_ref()?;
     Some(format!("split.force_header is set ({header})"))
 }
@@ -181,24 +185,28 @@ fn why_reachable(snapshot: &Snapshot, side: Side) -> Option<String> {
 fn left(metrics: &Metrics, side: Side) -> Left {
     let endpoints = metrics.shards().iter().flat_map(|shard| shard.endpoints());
     let of_side = endpoints.filter(|cells| cells.side == side);
+    let mirror = metrics.mirror.side(side);
+    let connections: u64 = of_side.map(|cells| cells.idle.get() + cells.busy.get()).sum();
     Left {
         requests: metrics.in_flight(side),
+        shadows: mirror.in_flight(),
         queued: metrics.queue_depth(side) as u64,
         tunnels: metrics.sum(|shard| shard.sides.get(side).tunnels.get()),
-        connections: of_side.map(|cells| cells.idle.get() + cells.busy.get()).sum(),
+        connections: connections + mirror.connections.get(),
     }
 }
 
 fn flow(metrics: &Metrics, side: Side) -> Flow {
-    let finished = metrics.sum(|shard| {
+    let finished: u64 = metrics.sum(|shard| {
         let routes = shard.sides.get(side).routes();
         routes.map(|(_, cells)| cells.codes.iter().map(|(_, n)| n).sum::<u64>()).sum()
     });
-    let started = metrics.sum(|shard| {
+    let started: u64 = metrics.sum(|shard| {
         let decisions = shard.sides.get(side).decisions.iter();
         decisions.map(crate::metrics::cell::Cell64::get).sum()
     });
-    Flow { started, finished }
+    let mirror = metrics.mirror.side(side);
+    Flow { started: started + mirror.started.get(), finished: finished + mirror.ended.get() }
 }
 
 fn set_cut(metrics: &Metrics, side: Side, is_cut: bool) {

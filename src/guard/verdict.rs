@@ -8,8 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compare::kind::GateState;
 use crate::guard::counts::{Event, Pending};
 use crate::guard::evidence::Rate;
+use crate::guard::figures::{grouped, percent, short, times};
 use crate::vocab::Side;
 
 /// The routes that a finding names.
@@ -33,6 +35,8 @@ pub enum Check {
     Goodput,
     /// Async's backend holds too much memory.
     Memory,
+    /// Async answers otherwise than legacy.
+    Mirror,
 }
 
 /// Against what a path is tested.
@@ -56,6 +60,8 @@ pub enum Unshared {
     NoBaseline,
     /// Legacy gets no requests; all that is known is that its probes pass.
     ProbesPass,
+    /// Legacy's answers are the measure.
+    Measure,
 }
 
 /// The rate of the baseline, as a finding cites it.
@@ -74,9 +80,9 @@ pub struct NormRate {
 pub struct Finding {
     /// Which.
     pub check: Check,
-    /// By which test; `None` for goodput and memory, which have a threshold instead.
+    /// By which test; `None` for goodput, memory and mirror, which have a threshold instead.
     pub test: Option<Test>,
-    /// The kind of outcome that was counted; `None` for goodput and memory.
+    /// The kind of outcome that was counted; `None` for goodput, memory and mirror.
     pub event: Option<Event>,
     /// When the evidence began to climb.
     pub since_ms: u64,
@@ -91,7 +97,8 @@ pub struct Finding {
     pub ratio: Option<f64>,
     /// What is allowed: a ratio in test A, a rate in test B; for goodput a factor, for memory bytes.
     pub allowed: f64,
-    /// The evidence in nats; for goodput the number in flight, for memory bytes.
+    /// The evidence in nats; for goodput the number in flight, for memory bytes, for mirror regressions
+    /// or, where there is none, the percentage of answers that differ.
     pub evidence: f64,
     /// What it is measured against, in the same unit.
     pub needed: f64,
@@ -131,6 +138,11 @@ pub enum HoldReason {
     Memory,
     /// Legacy is off its baseline, or nothing may go back to it.
     LegacyFailing,
+    /// Answers of both paths differ, or too few were compared to begin.
+    Mirror {
+        /// What the gate is.
+        state: GateState,
+    },
 }
 
 /// What a step still lacks.
@@ -190,7 +202,7 @@ pub enum Verdict {
 
 impl Check {
     /// All of them, in the order in which they are shown and, of several that fail, named.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::TimeoutDivergence,
         Self::ErrorRate,
         Self::ClientErrorDivergence,
@@ -198,6 +210,7 @@ impl Check {
         Self::P99,
         Self::Goodput,
         Self::Memory,
+        Self::Mirror,
     ];
 
     /// The name in metrics and decisions.
@@ -211,6 +224,7 @@ impl Check {
             Self::P99 => "p99",
             Self::Goodput => "goodput",
             Self::Memory => "memory",
+            Self::Mirror => "mirror",
         }
     }
 }
@@ -287,13 +301,19 @@ impl Finding {
         }
     }
 
-    // Of goodput and memory, which no event stands for.
+    // Of goodput, memory and mirror, which no event stands for.
     fn exceeded(&self) -> String {
         if self.check == Check::Memory {
             let [held, cap] = [self.evidence, self.allowed].map(|bytes| bytes / 1_048_576.0);
             return format!("async's backend holds {held:.0} MiB, allowed {cap:.0} MiB");
         }
         let Rate { events, n } = self.async_;
+        if self.check == Check::Mirror {
+            let (share, allowed) = (percent(self.async_.value()), percent(self.allowed));
+            return format!(
+                "async answers otherwise {events} of {n} times ({share}), allowed {allowed}"
+            );
+        }
         let usual = self.ratio.map_or_else(String::new, |r| format!(", {} the usual", times(r)));
         let allowed = times(self.allowed);
         format!("async has {events} requests in flight where {n} came{usual}, allowed {allowed}")
@@ -313,6 +333,7 @@ impl fmt::Display for Unshared {
             Self::Control => "async is worse than legacy in the same seconds",
             Self::NoBaseline => "async is worse than legacy in the same seconds (no baseline)",
             Self::ProbesPass => "legacy gets no requests and its probes pass",
+            Self::Measure => "legacy's answers are the measure",
         })
     }
 }
@@ -346,37 +367,4 @@ impl Verdict {
             Self::Wait { .. } => Self::NAMES[4],
         }
     }
-}
-
-// Two digits that say something: 32 %, 3.2 %, 0.35 %.
-fn percent(rate: f64) -> String {
-    let value = rate * 100.0;
-    let decimals = match value {
-        10.0.. => 0,
-        1.0.. => 1,
-        0.1.. => 2,
-        _ => 3,
-    };
-    format!("{} %", trimmed(format!("{value:.decimals$}")))
-}
-
-fn times(ratio: f64) -> String {
-    trimmed(format!("{ratio:.*}", usize::from(ratio < 10.0))) + "x"
-}
-
-fn short(value: f64) -> String {
-    trimmed(format!("{value:.1}"))
-}
-
-// `text` without the zeros that end its fraction.
-fn trimmed(text: String) -> String {
-    if !text.contains('.') {
-        return text;
-    }
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-// Thousands apart, as in 214,900.
-fn grouped(n: u64) -> String {
-    if n < 1000 { n.to_string() } else { format!("{},{:03}", grouped(n / 1000), n % 1000) }
 }

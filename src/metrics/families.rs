@@ -8,8 +8,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use crate::error::{ClientFault, PathFault};
+use crate::metrics::page::{Page, describe};
 use crate::metrics::shard::{
-    BOUNDS, Cell64, EndpointCells, Observed, RouteCells, Shard, Shared, SideCells,
+    Cell64, EndpointCells, Observed, RouteCells, Shard, Shared, SideCells,
 };
 use crate::upstream::endpoint::Member;
 use crate::upstream::fleet::Fleet;
@@ -61,13 +62,7 @@ pub(crate) struct Families {
 
 impl Families {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, prometheus::Error> {
-        let descs = FAMILIES
-            .iter()
-            .map(|(name, help)| {
-                Desc::new((*name).to_owned(), (*help).to_owned(), Vec::new(), Default::default())
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { shared, descs })
+        Ok(Self { shared, descs: describe(&FAMILIES)? })
     }
 }
 
@@ -77,7 +72,7 @@ impl Collector for Families {
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
-        let mut page = Page::default();
+        let mut page = Page::of(&FAMILIES);
         let names = self.shared.route_names();
         page.gauge("cutover_route_names", &[], names.len() as u64);
         for side in Side::ALL {
@@ -97,12 +92,6 @@ impl Collector for Families {
         page.into_families()
     }
 }
-
-/// The families of one scrape, as they fill.
-#[derive(Default)]
-struct Page(BTreeMap<&'static str, proto::MetricFamily>);
-
-type Labels<'a> = [(&'a str, &'a str)];
 
 impl Page {
     fn side(&mut self, side: Side, cells: &[&SideCells]) {
@@ -275,70 +264,6 @@ impl Page {
             self.counter(requests, &labels("result", "failure"), faults);
         }
     }
-
-    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are 64-bit floats")]
-    fn gauge(&mut self, name: &'static str, labels: &Labels<'_>, value: u64) {
-        let mut gauge = proto::Gauge::default();
-        gauge.set_value(value as f64);
-        let mut metric = metric(labels);
-        metric.set_gauge(gauge);
-        self.push(name, proto::MetricType::GAUGE, metric);
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are 64-bit floats")]
-    fn counter(&mut self, name: &'static str, labels: &Labels<'_>, value: u64) {
-        let mut counter = proto::Counter::default();
-        counter.set_value(value as f64);
-        let mut metric = metric(labels);
-        metric.set_counter(counter);
-        self.push(name, proto::MetricType::COUNTER, metric);
-    }
-
-    fn histogram(&mut self, name: &'static str, labels: &Labels<'_>, observed: &Observed) {
-        let mut cumulative = 0;
-        let buckets = BOUNDS.iter().zip(&observed.buckets).map(|(bound, number)| {
-            cumulative += number;
-            let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(cumulative);
-            bucket
-        });
-        let mut histogram = proto::Histogram::default();
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(observed.count());
-        histogram.set_sample_sum(observed.sum);
-        let mut metric = metric(labels);
-        metric.set_histogram(histogram);
-        self.push(name, proto::MetricType::HISTOGRAM, metric);
-    }
-
-    fn push(&mut self, name: &'static str, kind: proto::MetricType, metric: proto::Metric) {
-        let family = self.0.entry(name).or_insert_with(|| {
-            let help = FAMILIES.iter().find(|(known, _)| *known == name).map_or("", |f| f.1);
-            let mut family = proto::MetricFamily::default();
-            family.set_name(name.to_owned());
-            family.set_help(help.to_owned());
-            family.set_field_type(kind);
-            family
-        });
-        family.mut_metric().push(metric);
-    }
-
-    fn into_families(self) -> Vec<proto::MetricFamily> {
-        self.0.into_values().collect()
-    }
-}
-
-fn metric(labels: &Labels<'_>) -> proto::Metric {
-    let labels = labels.iter().map(|(name, value)| {
-        let mut label = proto::LabelPair::default();
-        label.set_name((*name).to_owned());
-        label.set_value((*value).to_owned());
-        label
-    });
-    let mut metric = proto::Metric::default();
-    metric.set_label(labels.collect());
-    metric
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub mod cell;
 mod families;
 pub mod guard;
 pub mod histogram;
+pub mod mirror;
+mod page;
 pub mod shard;
 pub mod visits;
 
@@ -22,6 +24,7 @@ use prometheus::{
 
 use crate::metrics::families::Families;
 use crate::metrics::guard::GuardMetrics;
+use crate::metrics::mirror::{MirrorFamilies, MirrorMetrics};
 use crate::metrics::shard::{Shard, Shared};
 use crate::upstream::fleet::Fleet;
 use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, RouteId, Side, Weight};
@@ -41,6 +44,8 @@ pub struct Metrics {
     dns_lookups: IntCounterVec,
     /// What the guard shows.
     pub guard: GuardMetrics,
+    /// What the mirror shows.
+    pub mirror: Arc<MirrorMetrics>,
     shown: Mutex<Shown>,
 }
 
@@ -68,6 +73,7 @@ impl Metrics {
         let registry = Registry::new();
         let metrics = Self {
             guard: GuardMetrics::new(&registry)?,
+            mirror: Arc::new(MirrorMetrics::new(Arc::default())),
             registry,
             weight: GaugeVec::new(
                 Opts::new("cutover_weight", "Share of requests for the async path, 0 to 1."),
@@ -131,6 +137,8 @@ impl Metrics {
         self.registry.register(Box::new(self.drain_phase.clone()))?;
         self.registry.register(Box::new(self.dns_lookups.clone()))?;
         self.registry.register(Box::new(Families::new(self.shared.clone())?))?;
+        let mirror = MirrorFamilies::new(self.mirror.clone(), self.shared.clone())?;
+        self.registry.register(Box::new(mirror))?;
         #[cfg(target_os = "linux")]
         self.registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;

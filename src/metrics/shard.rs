@@ -5,12 +5,16 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::error::{ClientFault, PathFault};
+use crate::guard::loglinear::{BUCKETS, index};
 use crate::metrics::attempts::{AttemptCells, Thresholds};
 pub use crate::metrics::cell::Cell64;
 pub use crate::metrics::histogram::{BOUNDS, Histogram, Observed};
 pub use crate::metrics::visits::EndpointCells;
+use crate::mirror::harm::{Arm, Arms};
+use crate::mirror::skip::Skip;
 use crate::upstream::fleet::Fleet;
 use crate::vocab::{PerSide, ROUTES_MAX, Reason, Resend, RouteId, Side};
 
@@ -55,6 +59,10 @@ pub struct RouteCells {
     pub duration: Histogram,
     /// What the guard compares.
     pub attempts: AttemptCells,
+    /// Requests that were not mirrored.
+    pub mirror_skipped: Cell64,
+    /// Those that were to be, and could not be handed over.
+    pub mirror_dropped: Cell64,
 }
 
 /// What is counted for one path.
@@ -153,12 +161,44 @@ pub struct Shard {
     pub lag: Histogram,
     /// What counts as slow.
     pub thresholds: Thresholds,
+    /// Requests that were not mirrored, by reason.
+    pub mirror_skipped: [Cell64; Skip::ALL.len()],
+    /// How long requests took, by whether they were drawn to be mirrored.
+    pub drawn: Arms<Latencies>,
     /// Whether what is left of a path is to be cut off; set by the control plane.
     pub cut: PerSide<AtomicBool>,
     endpoints: Mutex<Vec<Weak<EndpointCells>>>,
 }
 
+/// Latencies as the guard's buckets have them.
+#[derive(Debug)]
+pub struct Latencies(Box<[Cell64; BUCKETS]>);
+
+impl Latencies {
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
+        self.0[index(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))].add(1);
+    }
+
+    /// How many there are in a bucket.
+    #[must_use]
+    pub fn bucket(&self, at: usize) -> u64 {
+        self.0[at].get()
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self(Box::new(std::array::from_fn(|_| Cell64::default())))
+    }
+}
+
 impl Shard {
+    /// Counts how long a request took that was drawn to be mirrored, or was not.
+    pub fn took(&self, arm: Arm, took: Duration) {
+        self.drawn.get(arm).observe(took);
+    }
+
     /// Whether what is left of any path is to be cut off.
     #[must_use]
     pub fn is_cutting(&self) -> bool {

@@ -19,7 +19,7 @@ pub fn way(config: &Config) -> Way {
         }
         Some(ramp) => (Some(ramp.steps.clone()), ramp.approve.clone()),
     };
-    Way { steps, approve, goal }
+    Way { steps, approve, goal, is_gated: config.mirror.share > 0.0 }
 }
 
 /// Fits the helm to a config; the change, if that releases a rollback. A position that the file moves

@@ -2,6 +2,7 @@
 //!
 //! A line passes, fails, or is not reached yet; nothing passes for want of data.
 
+use crate::compare::gate::Gate;
 use crate::report::story::{BaselineSummary, CertificateSummary, ChecklistLine, Memory};
 use crate::report::story::{bytes, count, millis, rate, share, when};
 use crate::vocab::{PerSide, Side};
@@ -31,6 +32,8 @@ pub struct Facts {
     pub certificate: Option<CertificateSummary>,
     /// Requests that the proxy cut off, in a drain.
     pub lost: u64,
+    /// What the comparison of answers says; absent where nothing is mirrored.
+    pub gate: Option<Gate>,
     /// Whether the migration could be undone.
     pub way_back: WayBack,
 }
@@ -75,6 +78,7 @@ pub enum WayBack {
 #[must_use]
 pub fn checklist(facts: &Facts) -> Vec<ChecklistLine> {
     let mut lines = vec![baseline(facts)];
+    lines.extend(facts.gate.as_ref().map(alike));
     lines.extend(steps(facts));
     lines.extend([
         timeouts(facts),
@@ -120,6 +124,14 @@ fn baseline(facts: &Facts) -> ChecklistLine {
         detail.push(format!("stale: {}", baseline.stale.join(", ")));
     }
     line(TEXT, Some(absent.is_empty() && baseline.stale.is_empty()), detail.join("; "))
+}
+
+fn alike(gate: &Gate) -> ChecklistLine {
+    let passed = if gate.open { Some(true) } else { gate.failed.then_some(false) };
+    let reasons = gate.reasons.iter().map(|reason| format!("; {reason}"));
+    let (compared, differing) = (count(gate.compared), count(gate.differing));
+    let detail = format!("{compared} compared, {differing} differ{}", reasons.collect::<String>());
+    line("both paths answer alike", passed, detail)
 }
 
 fn steps(facts: &Facts) -> Vec<ChecklistLine> {
@@ -315,6 +327,19 @@ pub(crate) mod tests {
             let failed = failed(&facts);
             assert!(failed.len() == 1 && failed[0].contains(why), "{why}: {failed:?}");
         }
+    }
+
+    #[test]
+    fn answers_are_alike_only_where_they_were_compared() {
+        let alike = |gate: Option<Gate>| {
+            let lines = checklist(&Facts { gate, ..done() });
+            lines.into_iter().find(|line| line.text.contains("alike")).map(|line| line.passed)
+        };
+        assert_eq!(alike(None), None);
+        let gate = |open, failed| Some(Gate { open, failed, ..Gate::default() });
+        assert_eq!(alike(gate(true, false)), Some(Some(true)));
+        assert_eq!(alike(gate(false, false)), Some(None));
+        assert_eq!(alike(gate(false, true)), Some(Some(false)));
     }
 
     #[test]

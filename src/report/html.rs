@@ -4,8 +4,9 @@
 //! mailed around and opened from disks. Each value is escaped here, at the only place where text becomes
 //! markup. It can be read in the dark, on a phone, on paper and aloud.
 
-use crate::report::outline::{Mark, Row, Section, headline, sections};
+use crate::report::outline::{headline, sections};
 use crate::report::plot::{Figure, figures};
+use crate::report::section::{Mark, Row, Section};
 use crate::report::story::Story;
 use crate::report::text::clean;
 

@@ -4,16 +4,19 @@
 //! the command line renders that, so a page can also be made where the proxy is not.
 
 pub mod checklist;
+mod differences;
 pub mod html;
 mod outline;
 mod plot;
 mod samples;
+mod section;
 pub mod story;
 pub mod text;
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::checklist::{checklist, tests::done};
+    use super::differences::tests::found;
     use super::story::*;
     use crate::vocab::{PerSide, Side};
 
@@ -80,6 +83,7 @@ pub(crate) mod tests {
             decisions: vec![decision],
             changes: vec![change],
             stalls: vec![stall],
+            mirror: Some(found(route)),
             totals: PerSide { legacy: totals(400_000), async_: totals(600_000) },
             memory: facts.memory,
             checklist: checklist(&facts),

@@ -4,45 +4,12 @@
 //! Nothing is left out without saying so. Words from elsewhere (routes, reasons) are passed on as they
 //! are: whoever shows them makes them harmless for where they go.
 
-use std::ops::Range;
-
+use crate::report::differences;
+use crate::report::section::{Mark, NOTHING, ROWS_MAX, Row, Section};
+use crate::report::section::{cut_short, newest, or_nothing, row};
 use crate::report::story::{BaselinePath, PathPoint, Point, Story};
 use crate::report::story::{bytes, count, millis, rate, share, when};
 use crate::vocab::Side;
-
-/// The rows of a section: more than a person reads, while a report stays small.
-const ROWS_MAX: usize = 200;
-
-/// A part of the report.
-#[derive(Debug)]
-pub(super) struct Section {
-    pub(super) title: &'static str,
-    pub(super) intro: String,
-    pub(super) columns: &'static [&'static str],
-    /// Those that hold numbers.
-    pub(super) numbers: Range<usize>,
-    pub(super) rows: Vec<Row>,
-    /// Said in place of a table without rows.
-    pub(super) empty: &'static str,
-}
-
-/// A row of a table, with the lines that explain it.
-#[derive(Debug, Default)]
-pub(super) struct Row {
-    pub(super) cells: Vec<String>,
-    pub(super) below: String,
-    pub(super) mark: Mark,
-}
-
-/// What a row tells at a glance, in words first: a page may colour it too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mark {
-    #[default]
-    Plain,
-    Good,
-    Bad,
-    Open,
-}
 
 /// What a reader wants to know first.
 pub(super) fn headline(story: &Story) -> Vec<(&'static str, String)> {
@@ -67,17 +34,18 @@ pub(super) const ROLLBACK: &str = "rollback";
 
 /// All sections, in the order in which they are read.
 pub(super) fn sections(story: &Story) -> Vec<Section> {
-    vec![
-        checklist(story),
-        paths(story),
-        decisions(story),
+    let mirror = story.mirror.as_ref();
+    let mut all = vec![checklist(story), paths(story), decisions(story)];
+    all.extend(mirror.into_iter().flat_map(differences::sections));
+    all.extend([
         stalls(story),
         memory(story),
         requests(story),
         certificate(story),
         baseline(story),
         changes(story),
-    ]
+    ]);
+    all
 }
 
 // === Sections ===
@@ -339,28 +307,4 @@ fn changes(story: &Story) -> Section {
         rows: rows.collect(),
         empty: "Nothing has changed yet.",
     }
-}
-
-// === Parts ===
-
-/// What stands where there is no value.
-const NOTHING: &str = "-";
-
-fn row<const N: usize>(cells: [String; N]) -> Row {
-    Row { cells: cells.into(), ..Row::default() }
-}
-
-fn or_nothing(value: Option<String>) -> String {
-    value.unwrap_or_else(|| NOTHING.to_owned())
-}
-
-fn newest<T>(all: &[T]) -> impl Iterator<Item = &T> {
-    all.iter().skip(all.len().saturating_sub(ROWS_MAX))
-}
-
-fn cut_short(all: usize, shown: usize) -> String {
-    if all <= shown {
-        return String::new();
-    }
-    format!("The last {shown} of {all}; all of them are in the JSON report.")
 }

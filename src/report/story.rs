@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::compare::view::Diffs;
 use crate::vocab::{PerSide, Side};
 
 /// The version of this format.
@@ -35,6 +36,10 @@ pub struct Story {
     pub changes: Vec<ChangeLine>,
     /// Routes that were seen to freeze a backend, the worst first.
     pub stalls: Vec<StallLine>,
+    /// What is known of the differences of their answers, without samples; absent where nothing is
+    /// mirrored.
+    #[serde(default)]
+    pub mirror: Option<Diffs>,
     /// Memory of the backends.
     pub memory: PerSide<Memory>,
     /// Requests since the start.

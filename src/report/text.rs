@@ -3,7 +3,8 @@
 //! Words from elsewhere may hold anything. Control characters, and those that turn the direction of
 //! writing, are replaced, so that no route's name steers a terminal or hides what it says.
 
-use crate::report::outline::{Row, Section, headline, sections};
+use crate::report::outline::{headline, sections};
+use crate::report::section::{Row, Section};
 use crate::report::story::Story;
 
 /// The widest line, in characters.
@@ -32,7 +33,7 @@ pub fn render(story: &Story) -> String {
 }
 
 /// Replaces what a terminal would obey, and what makes a text look like another one.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let harmless = |c: char| match c {
         '\n' => c,
         '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',

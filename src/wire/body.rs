@@ -49,6 +49,9 @@ pub trait Tail {
     /// Some of a reply that streams came from the path.
     fn progressed(&self) {}
 
+    /// A piece of a reply is about to be handed over.
+    fn passes(&mut self, _data: &Bytes) {}
+
     /// The reply ended; called once, with the number of body bytes handed over.
     fn end(self, end: End, bytes: u64);
 }
@@ -122,6 +125,13 @@ impl<T: Tail> ReplyBody<T> {
         Poll::Pending
     }
 
+    fn passes(&mut self, data: &Bytes) {
+        self.bytes += data.len() as u64;
+        if let Some(tail) = &mut self.tail {
+            tail.passes(data);
+        }
+    }
+
     fn end(&mut self, end: End) {
         self.source = Source::Empty;
         if let Some(tail) = self.tail.take() {
@@ -163,13 +173,13 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
             }
             Source::One(bytes) => {
                 let bytes = std::mem::take(bytes);
-                this.bytes = bytes.len() as u64;
+                this.passes(&bytes);
                 this.end(End::Complete);
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Source::Stream { first, body, idle } => {
                 if let Some(bytes) = first.take() {
-                    this.bytes = bytes.len() as u64;
+                    this.passes(&bytes);
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
                 (body, *idle)
@@ -191,7 +201,9 @@ impl<T: Tail + Unpin> Body for ReplyBody<T> {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 timer.disarm(Deadline::Upstream);
-                this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(data) = frame.data_ref() {
+                    this.passes(data);
+                }
                 if let Some(tail) = &this.tail {
                     tail.progressed();
                 }

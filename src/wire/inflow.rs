@@ -25,6 +25,8 @@ pub enum Inflow {
     Link(LinkBody),
     /// Of an HTTP/2 stream.
     Http2(RecvStream),
+    /// What was there already: a copy.
+    Whole(Bytes),
     /// Nothing.
     None,
 }
@@ -49,6 +51,7 @@ impl fmt::Debug for Inflow {
             Self::Http1(_) => "Http1",
             Self::Link(_) => "Link",
             Self::Http2(_) => "Http2",
+            Self::Whole(_) => "Whole",
             Self::None => "None",
         })
     }
@@ -66,6 +69,8 @@ impl Body for Inflow {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(InflowError::Http1),
             Self::Link(body) => body.poll_frame(cx).map_err(InflowError::Link),
             Self::Http2(stream) => poll_stream(stream, cx).map_err(InflowError::Http2),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::None => Poll::Ready(None),
         }
     }
@@ -75,6 +80,7 @@ impl Body for Inflow {
             Self::Http1(body) => body.is_end_stream(),
             Self::Link(body) => body.is_end_stream(),
             Self::Http2(stream) => stream.is_end_stream(),
+            Self::Whole(bytes) => bytes.is_empty(),
             Self::None => true,
         }
     }
@@ -86,6 +92,7 @@ impl Body for Inflow {
             Self::Http2(stream) if stream.is_end_stream() => SizeHint::with_exact(0),
             // h2 checks the content against its announced length, which goes on in its field.
             Self::Http2(_) => SizeHint::new(),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::None => SizeHint::with_exact(0),
         }
     }

@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::error::ClientFault;
+use crate::mirror::upload::BodyCopy;
 use crate::wire::body::BodyError;
 use crate::wire::exchange::Exchange;
 use crate::wire::inflow::Inflow;
@@ -39,6 +40,8 @@ struct Upload {
     source: Option<Inflow>,
     exchange: Rc<Exchange>,
     left: u64,
+    // Boxed: few requests with a body are mirrored.
+    copy: Option<Box<BodyCopy>>,
 }
 
 /// A body that may be sent again: what came of it so far, in one buffer, so that a body in many small
@@ -88,7 +91,7 @@ impl RequestBody {
         if source.is_end_stream() {
             return Self(Feed::Empty);
         }
-        Self(Feed::Once(Upload { source: Some(source), exchange, left: bytes_max }))
+        Self(Feed::Once(Upload { source: Some(source), exchange, left: bytes_max, copy: None }))
     }
 
     /// Whether the request has no body.
@@ -101,6 +104,16 @@ impl RequestBody {
     #[must_use]
     pub fn take(&mut self) -> Self {
         std::mem::replace(self, Self(Feed::Empty))
+    }
+
+    /// From now on it is copied too; to be called before it is kept.
+    pub fn copy_to(&mut self, copy: BodyCopy) {
+        match &mut self.0 {
+            Feed::Once(upload) => upload.copy = Some(Box::new(copy)),
+            Feed::Empty => copy.complete(),
+            // Its beginning may have passed already.
+            Feed::Kept { .. } => {}
+        }
     }
 
     /// From now on up to `bytes_max` of the body are kept, to be sent again.
@@ -213,6 +226,9 @@ impl Upload {
                     Some(left) => self.left = left,
                     None => return self.fail(ClientFault::BodyTooLarge),
                 }
+                if let Some(copy) = &mut self.copy {
+                    copy.push(&frame);
+                }
                 if self.source.as_ref().is_none_or(Body::is_end_stream) {
                     self.end();
                 }
@@ -234,10 +250,14 @@ impl Upload {
     fn end(&mut self) {
         self.source = None;
         self.exchange.upload_ends();
+        if let Some(copy) = self.copy.take() {
+            copy.complete();
+        }
     }
 
     fn fail(&mut self, fault: ClientFault) -> Polled {
         self.exchange.blame(fault);
+        self.copy = None;
         self.end();
         Poll::Ready(Some(Err(BodyError::Client(fault))))
     }

@@ -17,7 +17,7 @@ fn setup() -> Setup {
 }
 
 /// What the admin listener replies to a request line and fields, with a sound Host.
-fn admin(proxy: &Proxy, line: &str, fields: &[&str]) -> Message {
+pub(crate) fn admin(proxy: &Proxy, line: &str, fields: &[&str]) -> Message {
     let host = format!("Host: {}", proxy.admin);
     let lines = [&[line, &host], fields].concat().join("\r\n");
     Raw::connect(proxy.admin).ask(format!("{lines}\r\n\r\n"))

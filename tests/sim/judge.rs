@@ -98,6 +98,7 @@ impl World {
             rss: PerSide::default(),
             legacy_safe: self.legacy_safe,
             pending: Vec::new(),
+            mirror: None,
         }
     }
 

@@ -47,6 +47,7 @@ fn elements_are_moved_added_or_changed() {
         ("[1,2,3]", "[1,3]", &["missing /*"]),
         ("[1,2,3]", "[1,4]", &["value /*", "missing /*"]),
         ("[{\"id\":1},{\"id\":2}]", "[{\"id\":2},{\"id\":1}]", &["order "]),
+        ("[{\"a\":1},{\"b\":1}]", "[{\"b\":1},{\"a\":1}]", &["order "]),
         ("[[1,2],[3]]", "[[2,1],[3]]", &["order /*"]),
         ("[{}]", "[[]]", &["type /*"]),
         ("{\"a\":[1,2],\"b\":[1]}", "{\"a\":[2,1],\"b\":[1,5]}", &["order /a", "extra /b/*"]),
@@ -120,6 +121,68 @@ fn places_are_few_however_much_differs() {
     assert_eq!(check(&object(1), &object(2), &CompareRules::default()).len(), DIFFERENCES_MAX);
     let array = |value: &str| format!("[{}{value}]", format!("{value},").repeat(60_000));
     assert_eq!(check(&array("1"), &array("2"), &CompareRules::default()), ["value /*"]);
+}
+
+#[test]
+fn deep_arrays_are_hashed_once() {
+    let wide = "1,".repeat(500);
+    let nested =
+        |inner: &str| (0..120).fold(inner.to_owned(), |inner, _| format!("[{wide}{inner}]"));
+    let [legacy, async_] =
+        ["1", "2"].map(|inner| parse(nested(inner).into_bytes().leak()).unwrap().root);
+    let (rules, redactor) = (CompareRules::default(), Redactor::new(&[7; 16]));
+    let (path, found, known) = (Vec::new(), Vec::new(), HashMap::new());
+    let (rules, redactor) = (&rules, &redactor);
+    let mut walk = Walk { rules, redactor, path, found, looked_at: 0, known };
+    walk.nodes((&legacy, &async_), false);
+    // One for each element of both, and not one for each and each level above it.
+    assert_eq!((walk.found.len(), walk.known.len()), (1, 2 * 120 * 501));
+}
+
+/// Documents of a few names and values, so that two are often alike in parts.
+fn random(state: &mut u32, depth: usize) -> serde_json::Value {
+    let mut draw = |below: u32| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*state >> 16) % below
+    };
+    let (kind, size) = (draw(if depth == 0 { 4 } else { 7 }), draw(4));
+    match kind {
+        0 => serde_json::Value::Null,
+        1 => (draw(2) == 0).into(),
+        2 => draw(3).into(),
+        3 => ["a", "b", "1"][draw(3) as usize].into(),
+        4 => (0..size).map(|_| random(state, depth - 1)).collect::<Vec<_>>().into(),
+        _ => {
+            let names = ["a", "b", "c", "d"].into_iter().take(size as usize);
+            let members = names.map(|name| (name.to_owned(), random(state, depth - 1)));
+            serde_json::Value::Object(members.filter(|(_, value)| value != "b").collect())
+        }
+    }
+}
+
+#[test]
+fn documents_differ_exactly_if_their_values_do_and_the_same_both_ways() {
+    let (mut state, mut equal, rules) = (1, 0, CompareRules::default());
+    for _ in 0..20_000 {
+        let [left, right] = [3, 3].map(|depth| random(&mut state, depth));
+        let texts = [left.to_string(), right.to_string()];
+        let there = check(&texts[0], &texts[1], &rules);
+        assert_eq!(there.is_empty(), left == right, "{texts:?}: {there:?}");
+        let back =
+            check(&texts[1], &texts[0], &rules).into_iter().map(|difference| {
+                match difference.split_once(' ') {
+                    Some(("missing", place)) => format!("extra {place}"),
+                    Some(("extra", place)) => format!("missing {place}"),
+                    _ => difference,
+                }
+            });
+        let (mut there, mut back) = (there, back.collect::<Vec<_>>());
+        there.sort();
+        back.sort();
+        assert_eq!(there, back, "{texts:?}");
+        equal += usize::from(left == right);
+    }
+    assert!(equal > 100, "{equal}");
 }
 
 fn letters(number: usize) -> String {

@@ -1,9 +1,10 @@
 //! The config as it is typed: every key, its kind and its default, in the order of the reference.
 //!
-//! A key of a path is in `path`, one of the guard or the ramp in `guard`, one of TLS in `tls`, all
-//! others are here.
+//! A key of a path is in `path`, one of the guard or the ramp in `guard`, one of the mirror in `mirror`,
+//! one of TLS in `tls`, all others are here.
 
 pub(crate) mod guard;
+mod mirror;
 pub(crate) mod path;
 pub(crate) mod tls;
 
@@ -17,7 +18,9 @@ use toml::Spanned;
 
 use crate::config::guard::GuardConfig;
 use crate::config::limits::{at_least_one, count, positive, share, size, time};
+use crate::config::mirror::{MirrorConfig, RouteMirror};
 use crate::config::raw::guard::{Ramp, guard, ramp};
+use crate::config::raw::mirror::mirror;
 use crate::config::raw::path::{Path, path};
 use crate::config::raw::tls::{ClientTls, ServerTls};
 use crate::config::section::{Fault, Faults, Section};
@@ -38,6 +41,7 @@ pub(crate) struct Raw {
     pub(crate) retry: Retry,
     pub(crate) failover: Failover,
     pub(crate) dns: Dns,
+    pub(crate) mirror: MirrorConfig,
     pub(crate) guard: GuardConfig,
     pub(crate) ramp: Option<Ramp>,
     pub(crate) drain: Drain,
@@ -125,6 +129,7 @@ pub(crate) struct Route {
     pub(crate) pattern: Spanned<String>,
     pub(crate) async_weight: Option<Share>,
     pub(crate) pin: Option<Spanned<String>>,
+    pub(crate) mirror: RouteMirror,
 }
 
 /// `[drain]`
@@ -180,6 +185,7 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let retry = retry(file.section("retry"));
     let failover = failover(file.section("failover"));
     let dns = dns(file.section("dns"));
+    let mirror = mirror(file.section("mirror"));
     let guard = guard(file.section("guard"));
     let ramp = file.has("ramp").then(|| ramp(file.section("ramp")));
     let drain = drain(file.section("drain"));
@@ -197,6 +203,7 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
         retry,
         failover,
         dns,
+        mirror,
         guard,
         ramp,
         drain,
@@ -324,8 +331,9 @@ fn route(mut table: Section<'_>) -> Option<Route> {
     let pattern = table.required("match");
     let async_weight = table.optional("async_weight").map(Spanned::into_inner);
     let pin = table.optional("pin");
+    let mirror = mirror::of_route(&mut table);
     table.finish();
-    Some(Route { name: name?, pattern: pattern?, async_weight, pin })
+    Some(Route { name: name?, pattern: pattern?, async_weight, pin, mirror })
 }
 
 fn drain(mut table: Section<'_>) -> Drain {

@@ -23,6 +23,7 @@ fn tick(at_ms: u64, async_: Counts) -> Tick {
         rss: PerSide::default(),
         legacy_safe: true,
         pending: Vec::new(),
+        mirror: None,
     }
 }
 

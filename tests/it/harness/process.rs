@@ -80,6 +80,12 @@ impl Process {
         found.cloned().collect()
     }
 
+    /// All that it has logged so far.
+    pub(crate) fn said(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().map(|line| format!("{line}\n")).collect()
+    }
+
     /// Open file descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
