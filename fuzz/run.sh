@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-targets=(config route_template proxy_protocol forwarded client_connection backend_reply)
+targets=(config route_template proxy_protocol forwarded compare client_connection backend_reply)
 seconds=$((${1:-150} / ${#targets[@]}))
 ((seconds >= 20)) || seconds=20
 # What one input may take, of which a busy machine needs most; the peers' own patience is 10 seconds.

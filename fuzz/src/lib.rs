@@ -5,6 +5,7 @@
 
 pub mod backend_reply;
 pub mod client_connection;
+pub mod compare;
 pub mod config;
 pub mod forwarded;
 pub mod http1;
