@@ -122,7 +122,7 @@ impl Asker {
             });
             let sent = leased.connection.send(&mut request, &exchange).await;
             let Ok(response) = sent else {
-                if leased.is_used && is_safe {
+                if leased.is_used && !fresh {
                     // It was closed while it was idle, which says nothing of the path.
                     fresh = true;
                     continue;

@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
-use crate::harness::{Backend, Latch, Reply, Setup, eventually, within};
+use h2::Reason;
+
+use crate::harness::{Backend, H2Backend, Latch, Play, Reply, Setup, eventually, within};
 use crate::mirror::{at_rest, mirrored, results, settled};
 
 const REQUESTS: usize = 300;
@@ -276,4 +278,14 @@ fn a_stop_does_not_wait_for_a_shadow() {
     process.signal("TERM");
     // Far below both deadlines.
     assert_eq!(process.wait(), Some(0));
+}
+
+#[test]
+fn a_backend_that_refuses_each_stream_is_asked_once_more_and_not_for_ever() {
+    const ASKED: usize = 8;
+    let legacy = Backend::counting("legacy");
+    let refusing = H2Backend::start(|_| Play::reset(Reason::REFUSED_STREAM));
+    let setup = mirrored(legacy.address, refusing.address, "noise_share = 0.0\n");
+    all_are_answered(&setup.async_("protocol = \"http2\""), "shadow_error", ASKED);
+    assert!(refusing.hits() <= 2 * ASKED, "{} streams", refusing.hits());
 }
