@@ -17,7 +17,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 BASE_URLS = os.environ.get("BASE_URLS", "").split()
-COMPARED = ("Content-Type", "Content-Length", "Allow", "Location", "Retry-After")
+COMPARED = ("Content-Type", "Content-Length", "Allow", "Location", "Retry-After", "Cache-Control")
 MANY = 20_000_003
 
 
@@ -115,6 +115,16 @@ class Contract(unittest.TestCase):
     def test_a_report_sums_up_the_first_orders(self):
         answer = self.alike("GET", "/reports/10")
         self.assertEqual(answer.json, {"id": 10, "orders": 10, "quantity": 47})
+        self.assertEqual(answer.headers["Cache-Control"], "private, max-age=60")
+
+    def test_a_receipt_is_issued_anew_each_time(self):
+        issued = set()
+        for base in BASE_URLS * 2:
+            receipt = ask(base, "GET", "/receipts/7").json
+            issued.add((receipt.pop("request_uuid"), receipt.pop("served_at")))
+            order = {"id": 7, "item": "item-7", "quantity": 8}
+            self.assertEqual(receipt, {**order, "labels": ["paid", "packed", "posted"]})
+        self.assertEqual(len(issued), 2 * len(BASE_URLS))
 
     def test_sleep_says_how_long_it_slept(self):
         self.assertEqual(self.alike("GET", "/sleep?ms=20").json, {"slept_ms": 20})
@@ -158,6 +168,7 @@ class Contract(unittest.TestCase):
         for path in (
             "/", "/nowhere", "/healthz/", "/orders/", "/orders/1001001", "/orders/x",
             "/orders/7/more", "/orders/-1", "/orders/1%2F2", "/orders/" + "9" * 3000, "/reports/x",
+            "/receipts/x", "/receipts/1001001",
             "/bytes/x", "/status/x",
         ):
             self.refused(404, "not found", "GET", path)

@@ -4,12 +4,14 @@ Both backends import this module, as a real migration keeps its driver for a whi
 knows of HTTP servers or event loops; every function marked "blocks" holds its thread.
 """
 
+import datetime
 import json
 import os
 import re
 import sqlite3
 import tempfile
 import time
+import uuid
 from contextlib import closing
 
 SEEDED_ORDERS = 1000
@@ -19,6 +21,8 @@ SLEEP_MS_MAX = 10_000
 DRIVER_SECONDS = 0.005
 REPORT_SECONDS = float(os.environ.get("REPORT_SECONDS", "0.1"))
 BODYLESS = (204, 205, 304)
+REPORT_HEADERS = {"Cache-Control": "private, max-age=60"}
+LABELS = ("paid", "packed", "posted")
 
 # The byte at offset o of any stream is o mod 251. A block is a whole number of periods, so
 # blocks follow each other without a seam, and a lost or doubled piece shows in the digest.
@@ -113,6 +117,13 @@ def report(first):
     sql = "SELECT count(*), coalesce(sum(quantity), 0) FROM orders WHERE id <= ?"
     [(orders, quantity)] = _query(sql, first)
     return {"id": first, "orders": orders, "quantity": quantity}
+
+
+def receipt(order_id):
+    """An order and how far it is. No two receipts are the same, though nothing has changed."""
+    now = datetime.datetime.now(datetime.UTC)
+    issued = {"request_uuid": str(uuid.uuid4()), "served_at": now.isoformat()}
+    return {**find_order(order_id), "labels": list(LABELS), **issued}
 
 
 def pause(ms):

@@ -1,7 +1,8 @@
 """The async backend: the rewrite on Starlette, with the contract of ../README.md.
 
 One event loop serves every connection, so nothing here may block it. The driver still does, hence
-each of its calls goes through `pool`. BLOCK_THE_LOOP=1 leaves one call out of it, on purpose.
+each of its calls goes through `pool`. BLOCK_THE_LOOP=1 leaves one call out of it, on purpose;
+SHOP_DRIFT=1 takes some from `drift`.
 """
 
 import asyncio
@@ -19,9 +20,12 @@ from starlette.routing import Route
 
 import shop
 
+from . import drift
 from .pool import BlockingPool, QueueFull
 
 BLOCK_THE_LOOP = os.environ.get("BLOCK_THE_LOOP") == "1"
+# Where the answers come from.
+source = drift if os.environ.get("SHOP_DRIFT") == "1" else shop
 
 shop.create_store()
 pool = BlockingPool(threads=10, waiting_max=int(os.environ.get("WAITING_MAX", "100")))
@@ -40,7 +44,7 @@ async def whoami(request):
 
 async def read_order(request):
     order_id = shop.number(request.path_params["id"])
-    return JSONResponse(await pool.run(shop.find_order, order_id))
+    return JSONResponse(await pool.run(source.find_order, order_id))
 
 
 async def create_order(request):
@@ -58,8 +62,15 @@ async def report(request):
     first = shop.number(request.path_params["first"])
     if BLOCK_THE_LOOP:
         # The classic mistake: the old call, moved as it was. Every other request stands still.
-        return JSONResponse(shop.report(first))
-    return JSONResponse(await pool.run(shop.report, first))
+        answer = source.report(first)
+    else:
+        answer = await pool.run(source.report, first)
+    return JSONResponse(answer, headers=source.REPORT_HEADERS)
+
+
+async def receipt(request):
+    order_id = shop.number(request.path_params["id"])
+    return JSONResponse(await pool.run(source.receipt, order_id))
 
 
 async def sleep(request):
@@ -149,6 +160,7 @@ app = Starlette(
         Route("/orders/{id}", read_order),
         Route("/orders", create_order, methods=["POST"]),
         Route("/reports/{first}", report),
+        Route("/receipts/{id}", receipt),
         Route("/sleep", sleep),
         Route("/bytes/{length}", stream),
         Route("/digest", digest, methods=["POST"]),

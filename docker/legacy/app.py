@@ -73,7 +73,11 @@ def create_order(environ):
 
 
 def report(environ, first):
-    return document(shop.report(shop.number(first)))
+    return document(shop.report(shop.number(first)), **shop.REPORT_HEADERS)
+
+
+def receipt(environ, order_id):
+    return document(shop.receipt(shop.number(order_id)))
 
 
 def sleep(environ):
@@ -108,6 +112,7 @@ ROUTES = [
     ("GET", re.compile("/orders/([^/]+)"), read_order),
     ("POST", re.compile("/orders"), create_order),
     ("GET", re.compile("/reports/([^/]+)"), report),
+    ("GET", re.compile("/receipts/([^/]+)"), receipt),
     ("GET", re.compile("/sleep"), sleep),
     ("GET", re.compile("/bytes/([^/]+)"), stream),
     ("POST", re.compile("/digest"), digest),

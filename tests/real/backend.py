@@ -6,7 +6,8 @@ misbehave. A program of its own, with nothing but the standard library, so that 
 It answers every method and path with its name. `/slow?ms=N` takes that long, `/stream?ms=N` has
 half of its body before and half after. The number of each POST (`X-Call`) goes into the journal as
 it begins: what was written there is still there after a SIGKILL. MANNER makes it misbehave instead:
-`reset` and `half-close` do so to each connection, `garbage`, `late` and `cut` to each request.
+`reset` and `half-close` do so to each connection, `garbage`, `late`, `cut`,
+`gigabyte` (a body of one) and `endless` (a body without end) to each request.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from urllib.parse import parse_qs, urlsplit
 
 LATE_SECONDS = 2
 BACKLOG = 1024
+GIGABYTE = 1024**3
+BLOCK = b"x" * 64 * 1024
+CHUNK = b"%x\r\n%s\r\n" % (len(BLOCK), BLOCK)
 
 
 class Connection(asyncio.Protocol):
@@ -28,6 +32,8 @@ class Connection(asyncio.Protocol):
         self.journal = journal
         self.manner = manner
         self.received = b""
+        self.poured = b"", 0
+        self.is_paused = False
 
     def connection_made(self, transport):
         self.transport = transport
@@ -86,6 +92,12 @@ class Connection(asyncio.Protocol):
             case "cut":
                 self.transport.write(self.head(b"200 OK", 2 * len(body)) + body)
                 self.later(0.01, self.transport.close)
+            case "gigabyte":
+                self.transport.write(self.head(b"200 OK", GIGABYTE))
+                self.pour(BLOCK, GIGABYTE // len(BLOCK))
+            case "endless":
+                self.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                self.pour(CHUNK, None)
             case "/slow":
                 self.later(seconds, lambda: self.reply(b"200 OK", body))
             case "/stream":
@@ -93,6 +105,28 @@ class Connection(asyncio.Protocol):
                 self.later(seconds, lambda: self.transport.write(body))
             case _:
                 self.reply(b"200 OK", body)
+
+    def pour(self, block, left):
+        """So many blocks, or blocks without end, as fast as they are read."""
+        self.poured = block, left
+        self.resume_writing()
+
+    def pause_writing(self):
+        self.is_paused = True
+
+    def resume_writing(self):
+        self.is_paused = False
+        asyncio.get_running_loop().call_soon(self.pour_on)
+
+    def pour_on(self):
+        """One block, and the next in the loop's next round: other connections have theirs."""
+        block, left = self.poured
+        if self.is_paused or left == 0 or self.transport.is_closing():
+            return
+        self.poured = block, left and left - 1
+        self.transport.write(block)
+        if not self.is_paused:
+            asyncio.get_running_loop().call_soon(self.pour_on)
 
     def later(self, seconds, action):
         # What is written to a connection that is gone by then goes nowhere.
