@@ -15,7 +15,9 @@ mod report;
 mod resume;
 mod rollback;
 mod run;
+mod service;
 mod status;
+mod watch;
 mod weight;
 
 use std::process::ExitCode;

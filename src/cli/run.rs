@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Outcome};
 use crate::cli::global::Global;
+use crate::cli::service::{self, Pulse};
 use crate::config::Config;
 
 /// Exit code of a drain that had to cut something off.
@@ -31,16 +32,12 @@ impl Run {
             for address in &app.addresses {
                 tracing::info!(%address, admin = %app.admin, "serving");
             }
-            let mut reloads = JoinSet::new();
-            while signals.next().await == Asked::Reload {
-                while reloads.try_join_next().is_some() {}
-                // One that waits for its turn will read the file as it is then.
-                if reloads.len() < 2 {
-                    let publisher = app.publisher().clone();
-                    // A refused config is logged and shown; the old one stays in force. It may wait
-                    // for DNS, and a signal to end must not wait for it.
-                    reloads.spawn_blocking(move || publisher.reload().is_ok());
-                }
+            service::ready("serving");
+            let mut pulse = Pulse::default();
+            let clocks = || app.metrics().shards().iter().map(|shard| shard.lag.count());
+            tokio::select! {
+                () = reload_until_end(&mut signals, &app) => service::stopping(),
+                never = service::watch(|| pulse.goes_on(clocks())) => match never {},
             }
             tokio::select! {
                 outcome = app.drain() => Ok(report(&outcome)),
@@ -48,10 +45,42 @@ impl Run {
                     tracing::warn!("second signal, ending at once");
                     Ok(ExitCode::from(CUT))
                 }
+                // Workers end one by one; the drain has a deadline of its own.
+                never = service::watch(|| true) => match never {},
             }
         });
         runtime.shutdown_background();
         ended
+    }
+}
+
+/// Reads the config again at each hangup, until a signal to end comes.
+async fn reload_until_end(signals: &mut Signals, app: &App) {
+    let mut reloads = JoinSet::new();
+    loop {
+        tokio::select! {
+            asked = signals.next() => {
+                if asked == Asked::End {
+                    return;
+                }
+                service::reloading();
+                // One that waits for its turn will read the file as it is then.
+                if reloads.len() < 2 {
+                    let publisher = app.publisher().clone();
+                    // A refused config is logged and shown; the old one stays in force. It may wait for
+                    // DNS, and a signal to end must not wait for it.
+                    reloads.spawn_blocking(move || publisher.reload().is_ok());
+                }
+            }
+            Some(reloaded) = reloads.join_next() => {
+                if reloads.is_empty() {
+                    service::ready(match reloaded {
+                        Ok(true) => "serving",
+                        _ => "serving by the config before: the new one was refused",
+                    });
+                }
+            }
+        }
     }
 }
 

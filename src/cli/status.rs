@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::cli::admin_client;
 use crate::cli::global::{Global, print};
 use crate::cli::judged;
+use crate::cli::watch::{Minute, errors, over};
+use crate::config::values::AdminAddress;
 
 /// How often `--watch` asks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -37,22 +40,37 @@ impl Status {
             anyhow::ensure!(status.is_success(), "{}", String::from_utf8_lossy(&body).trim());
             return Ok(ExitCode::SUCCESS);
         }
-        loop {
-            let status = admin_client::get_json(&address, "/api/v1/status")?;
-            if self.json {
-                print(&format!("{status}\n"))?;
-            } else if self.watch && std::io::stdout().is_terminal() {
-                // Clears the screen and goes to its first line.
-                print(&format!("\x1b[2J\x1b[H{}", prose(&status)))?;
-            } else {
-                print(&prose(&status))?;
-            }
-            if !self.watch {
-                return Ok(ExitCode::SUCCESS);
-            }
-            #[expect(clippy::disallowed_methods, reason = "a person watches; nothing else waits")]
-            std::thread::sleep(INTERVAL);
+        let status = admin_client::get_json(&address, "/api/v1/status")?;
+        if self.watch {
+            return watch(&address, status);
         }
+        let text = if self.json { format!("{status}\n") } else { prose(&status) };
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Shows `status`, and what comes after it, until interrupted. A proxy that is gone may come back.
+fn watch(address: &AdminAddress, status: Value) -> anyhow::Result<ExitCode> {
+    let is_screen = std::io::stdout().is_terminal();
+    let (mut minute, mut asked, mut answer) = (Minute::default(), Instant::now(), Ok(status));
+    loop {
+        let text = match answer {
+            Ok(status) => {
+                minute.add(&status, asked.elapsed());
+                asked = Instant::now();
+                format!(
+                    "{}{}",
+                    prose(&status),
+                    if is_screen { minute.prose() } else { String::new() }
+                )
+            }
+            Err(error) => format!("{error:#}\n"),
+        };
+        print(&if is_screen { over(&text) } else { text })?;
+        #[expect(clippy::disallowed_methods, reason = "a person watches; nothing else waits")]
+        std::thread::sleep(INTERVAL);
+        answer = admin_client::get_json(address, "/api/v1/status");
     }
 }
 
@@ -94,8 +112,7 @@ fn prose(status: &Value) -> String {
     );
     for name in ["legacy", "async"] {
         let path = &status["paths"][name];
-        let errors: u64 =
-            path["errors"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+        let errors = errors(path);
         let quantile = |q: &str| bound(&path["duration_seconds"][q]);
         let _ = writeln!(
             text,

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::compare::pair::Outcome;
 use crate::config::values::Balance;
@@ -16,10 +17,11 @@ use crate::ids::Ids;
 use crate::metrics::mirror::MirrorMetrics;
 use crate::metrics::shard::Shard;
 use crate::mirror::capture::{Capture, Kept};
+use crate::mirror::eligible::EVENTS;
 use crate::mirror::lane::{Lane, Lanes, NoLane};
 use crate::mirror::order::Order;
 use crate::snapshot::Snapshot;
-use crate::tick::Ticks;
+use crate::tick::{Span, Ticks};
 use crate::upstream::balance::Roster;
 use crate::upstream::standing::Tried;
 use crate::vocab::Side;
@@ -105,8 +107,12 @@ impl Asker {
             snapshot.client,
         );
         let exchange = Rc::new(exchange);
+        // Also how long the rest of a body may wait for a backend that has answered.
+        exchange.await_path(Span::from_duration(order.plan.config.deadline));
+        let until = began + order.plan.config.deadline;
         // What may not be sent twice must not meet a connection that its backend is closing.
         let mut fresh = !is_safe;
+        let mut has_moved = false;
         loop {
             let mut leased = match self.lanes.lease(lane.clone(), max, fresh).await {
                 Ok(leased) => leased,
@@ -120,14 +126,21 @@ impl Asker {
                 let body = Inflow::Whole(order.body.clone());
                 RequestBody::new(body, exchange.clone(), u64::MAX)
             });
-            let sent = leased.connection.send(&mut request, &exchange).await;
-            let Ok(response) = sent else {
-                if leased.is_used && !fresh {
-                    // It was closed while it was idle, which says nothing of the path.
-                    fresh = true;
-                    continue;
+            let sent_at = Instant::now();
+            let sent = timeout_at(until, leased.connection.send(&mut request, &exchange)).await;
+            let response = match sent {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => {
+                    if !has_moved && leased.may_move(error, sent_at, is_safe) {
+                        (fresh, has_moved) = (true, true);
+                        continue;
+                    }
+                    return failed(None);
                 }
-                return failed(None);
+                Err(_) => {
+                    leased.connection.timed_out();
+                    return Answered::Kept(Kept::failed(Outcome::Timeout), None);
+                }
             };
             let took = began.elapsed();
             let (mut head, body) = response.into_parts();
@@ -137,6 +150,9 @@ impl Asker {
             let Some(keeps_for) = cleaned.ok().filter(|_| !is_switched) else {
                 return failed(Some(took));
             };
+            if is_events(&head.headers) {
+                return Answered::GivenUp;
+            }
             let stock = &self.metrics.stock;
             let Some(capture) = Capture::new(head.status, &head.headers, stock, &order.plan) else {
                 return Answered::GivenUp;
@@ -186,13 +202,19 @@ fn failed(took: Option<Duration>) -> Answered {
     Answered::Kept(Kept::failed(Outcome::Reset), took)
 }
 
-/// The whole answer; `None` if it is too long.
+/// Events have no end, whatever the request was willing to take.
+fn is_events(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    kind.get(..EVENTS.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS.as_bytes()))
+}
+
+/// The whole answer; `None` if it is too long, or there is no memory for it.
 async fn read(mut capture: Capture, response: Response<Inflow>) -> Result<Option<Kept>, PathFault> {
     let mut body = response.into_body();
     loop {
         let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
         match frame {
-            None => return Ok(Some(capture.finish())),
+            None => return Ok(capture.finish()),
             Some(Err(error)) => return Err(error.path_fault()),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

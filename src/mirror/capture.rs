@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::compare::pair::{Answer, Captured, Outcome};
 use crate::mirror::copy::copy_fields;
 use crate::mirror::plan::MirrorPlan;
-use crate::mirror::stock::{Buffer, Holding, Stock};
+use crate::mirror::stock::{Buffer, Full, Holding, Stock};
 
 /// An answer of which some is still to come.
 pub struct Capture {
@@ -25,6 +25,8 @@ enum Body {
     Kept(Buffer),
     // Boxed: the state of the hash is half a kilobyte, which most never need.
     Hashed(Box<Xxh3>),
+    // There was no memory for it: to compare it by length and hash would be to blame the paths for that.
+    Starved,
 }
 
 // What is printed of it may end up in a log: no header and no body.
@@ -42,6 +44,7 @@ impl fmt::Debug for Body {
         f.write_str(match self {
             Self::Kept(_) => "Kept",
             Self::Hashed(_) => "Hashed",
+            Self::Starved => "Starved",
         })
     }
 }
@@ -89,15 +92,18 @@ impl Capture {
     pub fn push(&mut self, data: &[u8]) {
         self.length += data.len() as u64;
         match &mut self.body {
-            Body::Kept(buffer) => {
-                if buffer.push(data).is_err() {
+            Body::Kept(buffer) => match buffer.push(data) {
+                Ok(()) => {}
+                Err(Full::Cap) => {
                     let mut hash = Box::new(Xxh3::new());
                     hash.update(buffer.bytes());
                     hash.update(data);
                     self.body = Body::Hashed(hash);
                 }
-            }
+                Err(Full::Memory) => self.body = Body::Starved,
+            },
             Body::Hashed(hash) => hash.update(data),
+            Body::Starved => {}
         }
     }
 
@@ -107,9 +113,9 @@ impl Capture {
         self.length
     }
 
-    /// It is whole.
+    /// It is whole; `None` if there was no memory for it.
     #[must_use]
-    pub fn finish(self) -> Kept {
+    pub fn finish(self) -> Option<Kept> {
         let (kept, hash, holding) = match self.body {
             Body::Kept(buffer) => {
                 let (bytes, holding) = buffer.into_parts();
@@ -117,11 +123,12 @@ impl Capture {
                 (Some(Bytes::from(bytes)), hash, Some(holding))
             }
             Body::Hashed(hash) => (None, hash.digest(), None),
+            Body::Starved => return None,
         };
         let body = Captured { kept, length: self.length, hash };
         let answer = Answer { status: self.status, headers: self.headers, body };
         let outcome = Outcome::Reply(Box::new(answer));
-        Kept { outcome, account: Account { _head: Some(self.holding), _body: holding } }
+        Some(Kept { outcome, account: Account { _head: Some(self.holding), _body: holding } })
     }
 }
 
@@ -130,7 +137,7 @@ mod tests {
     use super::*;
     use crate::mirror::plan::tests::plan;
 
-    fn captured(response_bytes: usize, memory: usize, pieces: &[&[u8]]) -> Captured {
+    fn captured(response_bytes: usize, memory: usize, pieces: &[&[u8]]) -> Option<Captured> {
         let stock = Arc::<Stock>::default();
         let plan = plan(|config| {
             config.response_bytes = response_bytes;
@@ -138,12 +145,15 @@ mod tests {
         });
         let mut capture = Capture::new(StatusCode::OK, &HeaderMap::new(), &stock, &plan).unwrap();
         pieces.iter().for_each(|piece| capture.push(piece));
-        let kept = capture.finish();
+        let Some(kept) = capture.finish() else {
+            assert_eq!(stock.bytes(), 0);
+            return None;
+        };
         let body = kept.outcome.reply().unwrap().body.clone();
         assert_eq!(stock.bytes() > 0, body.kept.as_ref().is_some_and(|kept| !kept.is_empty()));
         drop(kept);
         assert_eq!(stock.bytes(), 0);
-        body
+        Some(body)
     }
 
     #[test]
@@ -165,13 +175,13 @@ mod tests {
             (4, 4_096, &[&b"ab"[..], b"cd"][..], true),
             (3, 4_096, &[b"ab", b"cd"], false),
             (0, 4_096, &[b"abcd"], false),
-            (4, 3, &[b"a", b"bcd"], false),
         ] {
-            let body = captured(response_bytes, memory, pieces);
+            let body = captured(response_bytes, memory, pieces).unwrap();
             assert_eq!((body.length, body.hash), (4, xxh3_64(b"abcd")), "{response_bytes}");
             assert_eq!(body.kept.as_deref(), is_kept.then_some(&b"abcd"[..]), "{response_bytes}");
         }
-        let empty = captured(0, 4_096, &[]);
+        let empty = captured(0, 4_096, &[]).unwrap();
         assert_eq!((empty.kept.as_deref(), empty.hash), (Some(&b""[..]), xxh3_64(b"")));
+        assert!(captured(4, 3, &[b"a", b"bcd"]).is_none(), "no memory is no difference");
     }
 }

@@ -14,7 +14,8 @@ pub const X_CUTOVER_SHADOW: HeaderName = HeaderName::from_static("x-cutover-shad
 
 /// The beginning of the names of preconditions (RFC 9110 section 13.1).
 const IF: &str = "if-";
-const EVENTS: &str = "text/event-stream";
+/// The media type of server-sent events.
+pub const EVENTS: &str = "text/event-stream";
 
 /// What a route allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

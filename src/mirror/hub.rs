@@ -72,9 +72,15 @@ impl Hub {
     /// time: where there is none, it makes no difference whether one is drawn.
     #[must_use]
     pub fn has_room(&self, side: Side, limits: &MirrorConfig) -> bool {
-        self.gates.get(side).load(Ordering::Relaxed) == Gate::Closed as u8
+        self.is_closed(side)
             && self.stock.in_flight() < limits.in_flight
             && self.second.count() < u64::from(limits.rps_max)
+    }
+
+    /// Whether the breaker of a path is closed: it gets shadows.
+    #[must_use]
+    pub fn is_closed(&self, side: Side) -> bool {
+        self.gates.get(side).load(Ordering::Relaxed) == Gate::Closed as u8
     }
 
     /// Whether a path gets this shadow, and whether as the probe; `None`: it does not.

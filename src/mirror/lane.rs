@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::ProxyError;
+use crate::error::{PathFault, ProxyError};
 use crate::metrics::mirror::MirrorMetrics;
 use crate::upstream::conn::{self, Connection, Opened};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::reach::Dialect;
+use crate::upstream::unsent::{STALE_WITHIN, SendError};
 use crate::upstream::{http1, http2};
 use crate::vocab::Side;
 use crate::wire::joined::Scratch;
@@ -96,6 +97,22 @@ impl Drop for Open {
     }
 }
 
+impl Leased {
+    /// Whether a request that failed here may go on elsewhere, which says nothing of the path: it was not
+    /// processed, or its connection was closed while it was idle.
+    #[must_use]
+    pub fn may_move(&self, error: SendError, sent_at: Instant, is_safe: bool) -> bool {
+        match error {
+            SendError::Unprocessed => true,
+            SendError::Failed(PathFault::Reset) => {
+                let is_stale = self.is_used && !self.connection.is_shared();
+                is_stale && is_safe && sent_at.elapsed() < STALE_WITHIN
+            }
+            SendError::Failed(_) => false,
+        }
+    }
+}
+
 impl Lane {
     fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.endpoint, &other.endpoint)
@@ -157,7 +174,7 @@ impl Lanes {
                 let since = Instant::now();
                 self.idle.borrow_mut().push(Idle { connection, lane, since, open });
             }
-            Connection::Http1(_) => {}
+            Connection::Http1(connection) => connection.abandon(),
             Connection::Http2(stream) => {
                 let mut shared = self.shared.borrow_mut();
                 let of_stream =

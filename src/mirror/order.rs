@@ -70,12 +70,12 @@ impl fmt::Debug for Order {
 }
 
 impl Told {
-    /// What it comes to, and how long its head took.
+    /// What it comes to, unless there was no memory for it, and how long its head took.
     #[must_use]
-    pub fn finish(self) -> (Kept, Option<Duration>) {
+    pub fn finish(self) -> (Option<Kept>, Option<Duration>) {
         match self {
             Self::Reply(capture, took) => (capture.finish(), Some(took)),
-            Self::Failed(outcome) => (Kept::failed(outcome), None),
+            Self::Failed(outcome) => (Some(Kept::failed(outcome)), None),
         }
     }
 }
@@ -148,6 +148,7 @@ mod tests {
         primary.passed(b"thing");
         primary.ended();
         let (kept, took) = told.try_recv().unwrap().finish();
+        let kept = kept.unwrap();
         assert_eq!(kept.outcome.reply().unwrap().body.kept.as_deref(), Some(&b"something"[..]));
         assert!(took.is_some() && stock.bytes() > 0);
         drop(kept);

@@ -69,6 +69,8 @@ pub fn run(setup: Setup, stop: oneshot::Receiver<()>) -> io::Result<()> {
             _ = stop => {}
         }
     });
+    // A line on its way to a slow disk is not waited for.
+    runtime.shutdown_background();
     Ok(())
 }
 
@@ -144,10 +146,7 @@ impl Mirror {
         let told = timeout_at(until, &mut order.primary).await;
         order.primary.close();
         let (primary, primary_took) = match told {
-            Ok(Ok(told)) => {
-                let (kept, took) = told.finish();
-                (Some(kept), took)
-            }
+            Ok(Ok(told)) => told.finish(),
             // Its client left, or it takes too long.
             Ok(Err(_)) | Err(_) => (None, None),
         };
@@ -191,7 +190,7 @@ impl Mirror {
 
     /// What the primary path says now, and the other one; `None` where that can't be asked.
     async fn ask_again(&self, order: &Order) -> Option<[Kept; 2]> {
-        if !self.may_confirm() {
+        if !Side::ALL.iter().all(|side| self.hub.is_closed(*side)) || !self.may_confirm() {
             return None;
         }
         sleep(CONFIRM_AFTER).await;
@@ -204,11 +203,12 @@ impl Mirror {
         }
     }
 
-    /// What safe methods ask for can be asked for twice.
+    /// What safe methods ask for can be asked for twice, of a path that gets shadows.
     fn asks_twice(&self, order: &Order) -> bool {
         let share = Weight::from_share(order.plan.config.noise_share).unwrap_or_default();
         let bucket = (self.ids.draw() >> 32) as u32;
-        order.head.method().is_safe() && share.takes(bucket)
+        let is_open_to = self.hub.is_closed(order.primary_side);
+        order.head.method().is_safe() && is_open_to && share.takes(bucket)
     }
 
     fn may_confirm(&self) -> bool {

@@ -103,14 +103,18 @@ impl Selected<'_> {
     pub fn copy(self, request: &mut Request<RequestBody>) -> Option<Box<Primary>> {
         let Self { selector: Selector { hub, .. }, tally, plan, route, place, is_probe, at } = self;
         let mut holding = hub.stock.hold(plan.config.memory);
-        let Some(mut fields) = copy_fields(request.headers(), &mut holding) else {
+        // The target is copied again to be compared.
+        let target = copy_target(request.uri());
+        let has_room = holding.grow(2 * target.to_string().len());
+        let fields = has_room.then(|| copy_fields(request.headers(), &mut holding)).flatten();
+        let Some(mut fields) = fields else {
             tally.skip(Skip::Memory);
             return None;
         };
         fields.insert(X_CUTOVER_SHADOW, MARK);
         let mut head = Request::new(());
         head.method_mut().clone_from(request.method());
-        *head.uri_mut() = copy_target(request.uri());
+        *head.uri_mut() = target;
         *head.headers_mut() = fields;
         let (teller, primary) = oneshot::channel();
         let primary_side = tally.side;

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Request, Response};
@@ -18,7 +17,7 @@ use crate::upstream::path::Path;
 use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::retry::{Progress, may_fail_over, may_retry};
 use crate::upstream::standing::Tried;
-use crate::upstream::unsent::SendError;
+use crate::upstream::unsent::{STALE_WITHIN, SendError};
 use crate::upstream::visit::Visit;
 use crate::upstream::wait::{blame, within};
 use crate::vocab::Resend;
@@ -27,9 +26,6 @@ use crate::wire::inflow::Inflow;
 use crate::wire::upload::{Replay, RequestBody};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// A close that came later after the request is no race with it: the request was being processed.
-const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A request on its way to a backend.
 #[derive(Debug)]

@@ -131,6 +131,14 @@ impl Connection {
         outgoing.begin(cx, &self.link, &head)
     }
 
+    /// Closes it, also where the rest of a request is still on its way.
+    pub fn abandon(self) {
+        if let Some(pump) = &self.pump {
+            pump.abort();
+        }
+        self.link.close();
+    }
+
     /// The socket, after a 101: `None` if the backend closed it already.
     #[must_use]
     pub fn into_tunnel(self) -> Option<TunnelEnd<JoinedStream>> {

@@ -57,6 +57,7 @@ mod queue;
 mod ramp;
 mod reload;
 mod retry;
+mod service;
 mod split;
 mod stream;
 mod tidy;
