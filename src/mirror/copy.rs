@@ -10,11 +10,16 @@ use crate::mirror::stock::Holding;
 /// What a field takes beside its own bytes: an entry of the map and two allocations.
 const FIELD_COST: usize = 128;
 
-/// A copy of a target.
+/// A copy of a target, accounted for in `holding` twice, as it is copied again to be compared; `None` if
+/// there is no room.
 #[must_use]
-pub fn copy_target(target: &Uri) -> Uri {
+pub fn copy_target(target: &Uri, holding: &mut Holding) -> Option<Uri> {
+    let text = target.to_string();
+    if !holding.grow(2 * text.len()) {
+        return None;
+    }
     // It was read from such a text, so it can be again.
-    Uri::try_from(target.to_string()).unwrap_or_else(|_| target.clone())
+    Some(Uri::try_from(text).unwrap_or_else(|_| target.clone()))
 }
 
 /// A copy of these fields, accounted for in `holding`; `None` if there is no room.

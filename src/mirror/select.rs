@@ -103,11 +103,9 @@ impl Selected<'_> {
     pub fn copy(self, request: &mut Request<RequestBody>) -> Option<Box<Primary>> {
         let Self { selector: Selector { hub, .. }, tally, plan, route, place, is_probe, at } = self;
         let mut holding = hub.stock.hold(plan.config.memory);
-        // The target is copied again to be compared.
-        let target = copy_target(request.uri());
-        let has_room = holding.grow(2 * target.to_string().len());
-        let fields = has_room.then(|| copy_fields(request.headers(), &mut holding)).flatten();
-        let Some(mut fields) = fields else {
+        let target = copy_target(request.uri(), &mut holding);
+        let fields = copy_fields(request.headers(), &mut holding);
+        let (Some(target), Some(mut fields)) = (target, fields) else {
             tally.skip(Skip::Memory);
             return None;
         };

@@ -163,14 +163,15 @@ impl Drop for Connection {
 fn pump(mut outgoing: Outgoing, link: Rc<Link>, patience: Duration) -> AbortHandle {
     #[expect(clippy::disallowed_methods, reason = "ends with its request or its connection")]
     let task = tokio::task::spawn_local(async move {
-        let (mut stall, mut written) = (pin!(sleep(patience)), 0);
+        let (mut stall, mut written) = (pin!(sleep(patience)), None);
         let sent = poll_fn(|cx| {
             let polled = outgoing.poll(cx, &link);
-            if polled.is_ready() || patience.is_zero() {
+            // Who waits for the client arms no timer.
+            if polled.is_ready() || patience.is_zero() || !outgoing.is_blocked() {
                 return polled;
             }
-            if !outgoing.is_blocked() || outgoing.written() != written {
-                written = outgoing.written();
+            if written != Some(outgoing.written()) {
+                written = Some(outgoing.written());
                 stall.as_mut().reset(Instant::now() + patience);
             }
             while stall.as_mut().poll(cx).is_ready() {

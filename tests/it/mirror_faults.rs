@@ -7,7 +7,7 @@ use std::thread;
 
 use h2::Reason;
 
-use crate::harness::{Backend, H2Backend, Latch, Play, Reply, Setup, eventually, within};
+use crate::harness::{Backend, Client, H2Backend, Latch, Play, Reply, Setup, eventually, within};
 use crate::mirror::{at_rest, mirrored, results, settled};
 
 const REQUESTS: usize = 300;
@@ -311,4 +311,23 @@ fn events_that_nobody_asked_for_are_given_up() {
     })
     .expects_cuts();
     all_are_answered(&mirrored(legacy.address, events.address, ""), "uncompared", 8);
+}
+
+#[test]
+fn a_connection_that_has_gone_silent_gets_no_more_shadows() {
+    let legacy = Backend::counting("legacy");
+    let silent = H2Backend::ok("legacy");
+    let setup =
+        mirrored(legacy.address, silent.address, "deadline = \"300ms\"\nnoise_share = 0.0\n");
+    let proxy = setup.async_("protocol = \"http2\"\nmin_idle = 0").start();
+    let mut client = proxy.client();
+    let asked = |client: &mut Client| assert_eq!(client.get("/").status, 200);
+    asked(&mut client);
+    at_rest(&proxy);
+    let before = silent.accepted();
+    silent.freeze();
+    asked(&mut client);
+    at_rest(&proxy);
+    asked(&mut client);
+    eventually!(silent.accepted() == before + 1, "{} connections", silent.accepted());
 }
