@@ -84,11 +84,12 @@ fn bars(rates: &VecDeque<f64>) -> String {
     rates.iter().map(bar).collect()
 }
 
-/// `text` in the place of what is on the screen.
+/// `text` in the place of what is on the screen. What is wider than the screen is cut off (DECAWM is
+/// off meanwhile): a line that wrapped would push the others down.
 pub(crate) fn over(text: &str) -> String {
     // To the first line; the rest of each line, and what is below the last, goes.
     let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
-    format!("\x1b[H{lines}\x1b[J")
+    format!("\x1b[?7l\x1b[H{lines}\x1b[J\x1b[?7h")
 }
 
 #[cfg(test)]
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_screen_is_written_over_and_not_cleared() {
-        assert_eq!(over("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    fn a_screen_is_written_over_and_not_cleared_and_no_line_wraps() {
+        assert_eq!(over("a\nb\n"), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h");
     }
 }
