@@ -44,7 +44,7 @@ impl Minute {
         for (name, row) in names.into_iter().zip(&self.rows) {
             let last = row.rates.back().copied().unwrap_or_default();
             // Writing to a string can't fail.
-            let _ = writeln!(text, "{name:<18} {:<BARS$} {last:>9.1}", bars(&row.rates));
+            let _ = writeln!(text, "{name:<18}{last:>9.1} {:<BARS$}", bars(&row.rates));
         }
         text
     }
@@ -119,7 +119,7 @@ mod tests {
         let lines: Vec<_> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
         let lines: [Vec<&str>; 4] = lines.try_into().unwrap();
         assert_eq!(lines[0], ["legacy", "requests/s", "0.0"]);
-        assert_eq!(lines[2], ["async", "requests/s", "▄▁█", "80.0"]);
+        assert_eq!(lines[2], ["async", "requests/s", "80.0", "▄▁█"]);
     }
 
     #[test]
