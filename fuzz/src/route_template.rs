@@ -60,7 +60,7 @@ fn kind(segment: &str) -> Kind {
     }
 }
 
-/// Whether a path fits a template, as the README says it: segment by segment.
+/// Whether a path fits a template, as config/reference.toml says it: segment by segment.
 fn fits(template: &str, path: &str) -> bool {
     let Some((first, others)) = template.split_once('/') else {
         // Both are at their end, or the path has more.

@@ -84,9 +84,11 @@ fn reasons(verdict: &Value) -> String {
 /// `requests have=3 need=500`
 fn details(entry: &Value, name: &str) -> String {
     let others = entry.as_object().into_iter().flatten().filter(|(key, _)| *key != name);
-    let others = others.map(|(key, value)| match value.as_str() {
-        Some(text) => format!(" {key}={text}"),
-        None => format!(" {key}={value}"),
+    let others = others.map(|(key, value)| match (value.as_str(), value.as_f64()) {
+        (Some(text), _) => format!(" {key}={text}"),
+        // A rate: finer than it is known for certain.
+        (None, Some(rate)) if value.is_f64() => format!(" {key}={rate:.4}"),
+        (None, _) => format!(" {key}={value}"),
     });
     format!("{}{}", plain(&entry[name]), others.collect::<String>())
 }
@@ -133,6 +135,7 @@ mod tests {
             "mode": "enforce",
             "verdict": { "verdict": "wait", "missing": [
                 { "missing": "requests", "have": 3, "need": 500 },
+                { "missing": "rate", "what": "error", "upper": 0.0717644, "allowed": 0.03 },
                 { "missing": "settling" },
             ], "overdue": false },
             "evidence": [{ "check": "p95", "test": "B", "nats": 2.345 }],
@@ -144,7 +147,8 @@ mod tests {
         });
         assert_eq!(
             prose(&guard),
-            "guard enforce · wait: requests have=3 need=500, settling\n  \
+            "guard enforce · wait: requests have=3 need=500, rate allowed=0.0300 upper=0.0718 \
+             what=error, settling\n  \
              evidence 2.3 nats (p95, test B), a check fails at 16.0\n  \
              ramp at 0.1, next 0.5, paused\n"
         );

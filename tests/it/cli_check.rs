@@ -16,8 +16,8 @@ fn check_says_that_a_sound_file_is() {
     }
     let by_environment = command(&["check"]).env("CUTOVER_CONFIG", &path).output();
     assert_eq!(ran(&by_environment.unwrap()).code, 0);
-    for shown in ["config/reference.toml", "config/cutover.toml", "config/demo.toml"] {
-        let shown = Path::new(env!("CARGO_MANIFEST_DIR")).join(shown);
+    for shown in ["reference.toml", "cutover.toml", "demo.toml", "ramp.toml"] {
+        let shown = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(shown);
         assert_eq!(run(&["check", text(&shown)]).code, 0, "{}", shown.display());
     }
 }

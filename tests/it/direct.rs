@@ -1,5 +1,5 @@
 //! The same exchanges without the proxy and through it, on both paths and in both versions of HTTP:
-//! what a peer gets may differ in the fields that the README lists, and in nothing else.
+//! what a peer gets may differ in the fields that docs/http.md lists, and in nothing else.
 
 use std::collections::BTreeSet;
 
@@ -232,10 +232,10 @@ fn nothing_differs_from_a_direct_exchange_but_the_fields_that_are_listed() {
 }
 
 #[test]
-fn the_readme_lists_the_fields_that_may_differ() {
-    let readme =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let words = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+fn the_documents_list_the_fields_that_may_differ() {
+    let document =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http.md")).unwrap();
+    let words = document.split_whitespace().collect::<Vec<_>>().join(" ");
     let listed = |begin: &str| {
         let (_, rest) = words.split_once(begin).expect("the sentence is there");
         let (list, _) = rest.split_once(". ").unwrap();

@@ -25,6 +25,8 @@ mod direct;
 mod dns;
 mod dns_services;
 mod dns_start;
+mod docs;
+mod docs_made;
 mod drain;
 mod endpoints;
 mod failover;
