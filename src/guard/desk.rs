@@ -238,7 +238,10 @@ impl Guard {
             mirror: self.standing(snapshot),
         };
         let action = match snapshot.config.guard.mode {
-            GuardMode::Off => Action::Nothing,
+            GuardMode::Off => {
+                live.verdict = None;
+                Action::Nothing
+            }
             GuardMode::Observe | GuardMode::Enforce => judge(live, &tick, snapshot, helm),
         };
         show(live, metrics, &tick, helm);

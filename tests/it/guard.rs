@@ -124,6 +124,20 @@ fn a_guard_that_is_off_judges_nothing_and_still_obeys_an_operator() {
 }
 
 #[test]
+fn a_guard_that_a_reload_switches_off_shows_no_verdict_any_more() {
+    let (legacy, async_) = (Backend::counting("legacy"), Backend::counting("async"));
+    let setup = Setup::new(legacy.address, async_.address).weight(0.5);
+    let proxy = setup.start();
+    let shows = |number| {
+        let is_null = guard(proxy.admin)["verdict"].is_null();
+        is_null == (number == 0.0) && proxy.scrape().sum("cutover_gate_state", &[]) == number
+    };
+    eventually!(shows(1.0), "no verdict");
+    std::fs::write(&proxy.file, setup.tail("[guard]\nmode = \"off\"\n").text()).unwrap();
+    eventually!(shows(0.0), "still a verdict");
+}
+
+#[test]
 fn failover_that_saves_every_request_does_not_hide_a_path_that_fails() {
     let (legacy, (async_, _)) = (Backend::counting("legacy"), broken("reset"));
     let setup = Setup::new(legacy.address, async_.address).weight(0.3);
