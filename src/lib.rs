@@ -33,6 +33,7 @@ pub mod upstream;
 pub mod wire;
 
 pub mod access_log;
+pub mod audit;
 pub mod compare;
 pub mod drain;
 pub mod durable;

@@ -96,6 +96,7 @@ fn summary(office: &Office, baseline: &Baseline) -> Value {
         "paths": PerSide::from_fn(|side| path(baseline.paths.get(side))),
         "phi": baseline.phi,
         "stale": stale(office, baseline),
+        "audit": baseline.audit,
     })
 }
 

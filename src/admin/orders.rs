@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::admin::office::{Answer, Office, json, problem, reply};
+use crate::audit::findings::Audit;
+use crate::guard::chores::KeepError;
 use crate::guard::decision::Decision;
 use crate::guard::desk::Guard;
 use crate::publisher::SteerError;
@@ -38,6 +40,8 @@ pub(crate) enum Order {
     Approve,
     /// Record a baseline.
     Baseline,
+    /// Add an audit to the baseline.
+    Audit,
     /// Let a path finish.
     Drain(Side),
 }
@@ -55,6 +59,7 @@ impl Order {
             ["ramp", "continue"] => Self::Continue,
             ["ramp", "approve"] => Self::Approve,
             ["baseline"] => Self::Baseline,
+            ["baseline", "audit"] => Self::Audit,
             ["paths", path, "drain"] => Self::Drain(Side::from_name(path.as_bytes())?),
             _ => return None,
         })
@@ -69,6 +74,8 @@ struct Details {
     seconds: Option<f64>,
     /// Whether to cut off what is left then.
     force: bool,
+    /// What to add to the baseline.
+    audit: Option<Audit>,
 }
 
 /// Carries an order out.
@@ -114,12 +121,32 @@ fn obey(guard: &Arc<Guard>, order: &Order, details: &Details) -> Answer {
             });
             accepted(recorded)
         }
+        Order::Audit => keep(guard, details.audit.as_ref()),
         Order::Drain(side) => {
             let begun = span(details, DRAIN_TIMEOUT).and_then(|timeout| {
                 guard.drain(*side, timeout, details.force).map_err(|error| error.to_string())?;
                 Ok(json!({ "path": side, "seconds": timeout.as_secs_f64() }))
             });
             accepted(begun)
+        }
+    }
+}
+
+fn keep(guard: &Guard, audit: Option<&Audit>) -> Answer {
+    let Some(audit) = audit else {
+        return problem(StatusCode::BAD_REQUEST, "There is no audit in the body.");
+    };
+    if let Err(why) = audit.check() {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            &format!("The audit is not what it should be: {why}."),
+        );
+    }
+    match guard.keep_audit(audit) {
+        Ok(()) => json(&json!({ "recorded_at": audit.at })),
+        Err(KeepError::Order(why)) => problem(StatusCode::CONFLICT, why),
+        Err(error @ KeepError::Disk(_)) => {
+            problem(StatusCode::INSUFFICIENT_STORAGE, &error.to_string())
         }
     }
 }
@@ -163,6 +190,8 @@ mod tests {
             ("/api/v1/ramp/abort", Some(Order::RollBack)),
             ("/api/v1/resume/rb-1", Some(Order::Resume("rb-1".to_owned()))),
             ("/api/v1/paths/legacy/drain", Some(Order::Drain(Side::Legacy))),
+            ("/api/v1/baseline/audit", Some(Order::Audit)),
+            ("/api/v1/baseline/audit/", None),
             ("/api/v1/resume/", None),
             ("/api/v1/resume/a/b", None),
             ("/api/v1/paths/new/drain", None),

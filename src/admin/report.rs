@@ -150,6 +150,7 @@ fn baseline_summary(office: &Office, baseline: &Baseline) -> BaselineSummary {
         took_seconds: baseline.took_seconds,
         stale: stale(office, baseline),
         paths: PerSide::from_fn(|side| path(baseline.paths.get(side))),
+        audit: baseline.audit.clone(),
     }
 }
 

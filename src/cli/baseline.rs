@@ -8,6 +8,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::audit::findings::Audit;
 use crate::cli::admin_client;
 use crate::cli::global::{Global, print};
 use crate::config::values::Time;
@@ -120,6 +121,18 @@ fn prose(baseline: &Value) -> String {
             memory.unwrap_or_else(|| "-".to_owned()),
             path["threads"].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string()),
         ));
+    }
+    // One that another version wrote is in the JSON.
+    if let Ok(audit) = serde_json::from_value::<Audit>(baseline["audit"].clone()) {
+        text.push_str(&blocking(&audit));
+    }
+    text
+}
+
+fn blocking(audit: &Audit) -> String {
+    let mut text = format!("\n{}\n", audit.summary());
+    for finding in &audit.findings {
+        text.push_str(&format!("{}: {}\n", finding.words(), finding.meaning()));
     }
     text
 }

@@ -1,6 +1,7 @@
 //! The command line: one file a command, all of the same shape.
 
 mod admin_client;
+mod audit;
 mod baseline;
 mod check;
 mod demo;
@@ -48,6 +49,8 @@ enum Command {
     Status(status::Status),
     /// Set the share of the async path in the config file, and wait until it is in force.
     Weight(weight::Weight),
+    /// Watch a running process, and name the calls that would block an event loop.
+    Audit(audit::Audited),
     /// Record what is normal, or show it.
     Baseline(baseline::Baseline),
     /// Show where the ramp stands, or tell it what to do.
@@ -81,6 +84,7 @@ impl Cli {
             Command::Demo(command) => command.run(),
             Command::Status(command) => command.run(&global),
             Command::Weight(command) => command.run(&global),
+            Command::Audit(command) => command.run(&global),
             Command::Baseline(command) => command.run(&global),
             Command::Ramp(command) => command.run(&global),
             Command::Rollback(command) => command.run(&global),

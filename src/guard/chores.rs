@@ -1,7 +1,12 @@
 //! What the guard does beside judging: it records baselines, and keeps the history.
 
+use std::io;
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use thiserror::Error;
+
+use crate::audit::findings::Audit;
 use crate::durable;
 use crate::guard::baseline::Baseline;
 use crate::guard::decision::Kind;
@@ -9,6 +14,17 @@ use crate::guard::desk::Guard;
 use crate::guard::history::{HISTORY, latencies};
 use crate::guard::recording::Recording;
 use crate::snapshot::Snapshot;
+
+/// Why an audit was not added to the baseline.
+#[derive(Debug, Error)]
+pub enum KeepError {
+    /// It does not fit what is there: whoever gave the order can mend that.
+    #[error("{0}")]
+    Order(&'static str),
+    /// The state directory can't be written.
+    #[error("the baseline can't be written: {0}")]
+    Disk(io::Error),
+}
 
 impl Guard {
     /// Begins to record a baseline.
@@ -28,6 +44,29 @@ impl Guard {
         Ok(())
     }
 
+    /// Adds an audit to the baseline, in place of the one before. A baseline that is recorded anew has
+    /// none: it is of another time.
+    ///
+    /// # Errors
+    /// When there is no baseline, one is being recorded, or the disk refuses it.
+    pub fn keep_audit(&self, audit: &Audit) -> Result<(), KeepError> {
+        let _file = self.baseline_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut baseline = {
+            let live = self.live();
+            // It would be lost as the recording ends.
+            if live.recording.is_some() {
+                return Err(KeepError::Order("a baseline is being recorded: wait for its end"));
+            }
+            let none = KeepError::Order("no baseline is recorded; see `cutover baseline record`");
+            live.baseline.clone().ok_or(none)?
+        };
+        baseline.audit = Some(audit.clone());
+        baseline.store(self.publisher.ledger().dir()).map_err(KeepError::Disk)?;
+        self.live().baseline = Some(baseline);
+        self.tell(Kind::Baseline, None, &[audit.summary()]);
+        Ok(())
+    }
+
     /// Ends a recording whose time is over, or that came to nothing.
     pub(super) fn finish_recording(&self, snapshot: &Snapshot) {
         let now = self.now();
@@ -44,6 +83,7 @@ impl Guard {
         let Some(recording) = recording else {
             return;
         };
+        let _file = self.baseline_file.lock().unwrap_or_else(PoisonError::into_inner);
         let finished = recording.finish(now, (snapshot, self.publisher.metrics()), &usage);
         let stored = finished.and_then(|baseline| {
             let dir = self.publisher.ledger().dir();

@@ -53,6 +53,8 @@ pub struct Guard {
     comparison: Arc<Comparison>,
     origin: Instant,
     live: Mutex<Live>,
+    // Held while the baseline's file is written, so that it and the one that is judged by are the same.
+    pub(super) baseline_file: Mutex<()>,
     pub(super) outbox: mpsc::Sender<Decision>,
     inbox: Mutex<Option<mpsc::Receiver<Decision>>>,
     // Decisions that the webhook has not taken yet.
@@ -138,6 +140,7 @@ impl Guard {
             comparison,
             origin: Instant::now(),
             live: Mutex::new(live),
+            baseline_file: Mutex::new(()),
             outbox,
             inbox: Mutex::new(Some(inbox)),
             undelivered: AtomicUsize::new(0),

@@ -7,7 +7,7 @@
 //! what follows.
 
 pub mod baseline;
-mod chores;
+pub mod chores;
 pub mod counts;
 pub mod decision;
 pub mod desk;

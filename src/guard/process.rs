@@ -73,6 +73,12 @@ fn read_status(proc: &Path, pid: u32) -> Result<Option<(u64, u64)>, String> {
     Ok(kibibytes.map(|size| (size.saturating_mul(1024), number("Threads:").unwrap_or(0))))
 }
 
+/// A process and all that descend from it, itself first.
+#[must_use]
+pub fn family(pid: u32) -> Vec<u32> {
+    [pid].into_iter().chain(descendants(Path::new("/proc"), pid)).collect()
+}
+
 /// All that descend from `root`, without it. The order is that of the levels.
 fn descendants(proc: &Path, root: u32) -> BTreeSet<u32> {
     let main_thread = proc.join(root.to_string()).join("task").join(root.to_string());

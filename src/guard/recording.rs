@@ -142,6 +142,7 @@ impl Recording {
                 c4: self.client_errors.phi(default),
                 events: self.failures.0[0].meter.events(),
             },
+            audit: None,
         })
     }
 

@@ -257,6 +257,7 @@ pub(crate) mod tests {
                 recorded_at: "2026-11-23T01:10:00Z".to_owned(),
                 took_seconds: 600.0,
                 stale: vec![],
+                audit: None,
                 paths: PerSide { legacy: path, async_: BaselinePath::default() },
             }),
             steps: [0.1, 0.5, 1.0].map(held).into(),

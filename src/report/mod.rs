@@ -3,6 +3,7 @@
 //! Pure: what it tells is given to it, and it writes no file. The admin API answers the story as JSON,
 //! the command line renders that, so a page can also be made where the proxy is not.
 
+mod blocking;
 pub mod checklist;
 mod differences;
 pub mod html;
@@ -18,6 +19,8 @@ pub(crate) mod tests {
     use super::checklist::{checklist, tests::done};
     use super::differences::tests::found;
     use super::story::*;
+    use crate::audit::findings::{Audit, Finding, ProcessUse, Site};
+    use crate::audit::wait::Group;
     use crate::vocab::{PerSide, Side};
 
     /// A migration of four hours: 10 %, a rollback, again 10 %, 50 % and 100 %, and the drain.
@@ -87,10 +90,32 @@ pub(crate) mod tests {
             totals: PerSide { legacy: totals(400_000), async_: totals(600_000) },
             memory: facts.memory,
             checklist: checklist(&facts),
-            baseline: facts.baseline,
+            baseline: facts.baseline.clone().map(|norm| audited(norm, route)),
             certificate: facts.certificate,
             lost: 0,
         }
+    }
+
+    fn audited(norm: BaselineSummary, function: &str) -> BaselineSummary {
+        let site =
+            Site { file: "/srv/shop.py".to_owned(), line: 88, function: function.to_owned() };
+        let finding = Finding {
+            site: Some(site),
+            name: None,
+            group: Group::Sleep,
+            primitive: "time.sleep".to_owned(),
+            through: None,
+            samples: 61,
+            share: 0.61,
+            threads: 10,
+            cpu_seconds: 0.25,
+            on_event_loop: false,
+        };
+        let legacy = ProcessUse { rss_bytes: 2 << 30, threads: 12, ..ProcessUse::default() };
+        let at = "2026-11-23T01:20:00Z".to_owned();
+        let audit =
+            Audit { at, findings: vec![finding], processes: vec![legacy], ..Audit::default() };
+        BaselineSummary { audit: Some(audit), ..norm }
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! Nothing is left out without saying so. Words from elsewhere (routes, reasons) are passed on as they
 //! are: whoever shows them makes them harmless for where they go.
 
-use crate::report::differences;
 use crate::report::section::{Mark, NOTHING, ROWS_MAX, Row, Section};
 use crate::report::section::{cut_short, newest, or_nothing, row};
 use crate::report::story::{BaselinePath, PathPoint, Point, Story};
 use crate::report::story::{bytes, count, millis, rate, share, when};
+use crate::report::{blocking, differences};
 use crate::vocab::Side;
 
 /// What a reader wants to know first.
@@ -43,8 +43,10 @@ pub(super) fn sections(story: &Story) -> Vec<Section> {
         requests(story),
         certificate(story),
         baseline(story),
-        changes(story),
     ]);
+    let audit = story.baseline.as_ref().and_then(|baseline| baseline.audit.as_ref());
+    all.extend(audit.map(blocking::section));
+    all.push(changes(story));
     all
 }
 

@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::findings::Audit;
 use crate::compare::view::Diffs;
 use crate::vocab::{PerSide, Side};
 
@@ -63,6 +64,9 @@ pub struct BaselineSummary {
     pub stale: Vec<String>,
     /// What each path did.
     pub paths: PerSide<BaselinePath>,
+    /// What blocked in the legacy backend; absent if it was not audited.
+    #[serde(default)]
+    pub audit: Option<Audit>,
 }
 
 /// What one path did before the migration.

@@ -145,6 +145,9 @@ mod tests {
             "14 of 15",
             "480 ms",
             "310 MiB",
+            "srv/shop.py:88",
+            "61 %",
+            "blocks the loop if called from async code",
             "valid: legacy is safe to switch off",
             "operator",
         ] {

@@ -18,6 +18,7 @@ mod harness;
 mod accept;
 mod admin;
 mod admin_pages;
+mod audit;
 mod cli;
 mod cli_check;
 mod diffs;
