@@ -7,14 +7,18 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked && cp target/release/cutover /cutover
 
 FROM debian:bookworm-slim
-COPY --from=build /cutover /usr/local/bin/cutover
+LABEL org.opencontainers.image.title="cutover" \
+    org.opencontainers.image.description="Moves live traffic from a legacy backend to its successor" \
+    org.opencontainers.image.licenses="Apache-2.0"
 
 # Both directories exist with their owner here, so that a new volume mounted there inherits it.
 RUN groupadd --gid 10001 cutover \
     && useradd --uid 10001 --gid cutover --no-create-home --shell /usr/sbin/nologin cutover \
     && install -d -m 0750 -o cutover -g cutover /var/lib/cutover /run/cutover
+COPY --from=build /cutover /usr/local/bin/cutover
 # A number, so that Kubernetes can see for itself that it is not root.
 USER 10001:10001
+# All that is ever written to: the root file system can be read-only.
 VOLUME /var/lib/cutover
 
 ENV CUTOVER_CONFIG=/etc/cutover/cutover.toml

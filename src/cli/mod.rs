@@ -4,6 +4,7 @@ mod admin_client;
 mod audit;
 mod baseline;
 mod check;
+mod completions;
 mod demo;
 mod diffs;
 mod drain;
@@ -11,6 +12,7 @@ mod explain;
 mod global;
 mod judge;
 mod judged;
+mod man;
 mod ramp;
 mod report;
 mod resume;
@@ -23,7 +25,7 @@ mod weight;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::global::Global;
 
@@ -69,6 +71,11 @@ enum Command {
     Judge(judge::Judge),
     /// Say which path a key takes, and at what weight it moves.
     Explain(explain::Explain),
+    /// Print the script by which a shell completes commands and flags.
+    Completions(completions::Completions),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 impl Cli {
@@ -94,6 +101,8 @@ impl Cli {
             Command::Report(command) => command.run(&global),
             Command::Judge(command) => command.run(&global),
             Command::Explain(command) => command.run(&global),
+            Command::Completions(command) => command.run(Self::command()),
+            Command::Man(command) => command.run(Self::command()),
         }
     }
 }

@@ -54,6 +54,7 @@ mod mirror;
 mod mirror_faults;
 mod mirror_findings;
 mod overload;
+mod packaging;
 mod path_drain;
 mod proxy_protocol;
 mod queue;

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests against real backends: tests/real/run.sh [-v] [-k WORD].
-# Makes what is missing: the Debian packages of the load clients, of what disturbs networks and of
-# Prometheus, the backends' virtual environment in target/ (kept between runs), and the release
-# binary.
+# Makes what is missing: Debian packages (load clients, what disturbs networks, Prometheus, shells),
+# the backends' virtual environment in target/ (kept between runs), and the release binary.
 # The long soak is a program of its own: see tests/real/soak.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -13,6 +12,10 @@ command -v h2load >/dev/null || missing+=(nghttp2-client)
 command -v curl >/dev/null || missing+=(curl)
 # With promtool; only the programs are used, not its service.
 command -v prometheus >/dev/null || missing+=(prometheus)
+# The readers of manual pages and completions.
+command -v man >/dev/null || missing+=(man-db)
+command -v zsh >/dev/null || missing+=(zsh)
+command -v fish >/dev/null || missing+=(fish)
 if ((EUID == 0)); then
     # Others can't make networks to disturb.
     command -v nft >/dev/null || missing+=(nftables)
