@@ -37,7 +37,7 @@ pub(crate) fn check(office: &Office, head: &Parts) -> Result<(), Box<Answer>> {
         return Ok(());
     }
     if !is_same_origin(&head.headers) {
-        return refuse(StatusCode::FORBIDDEN, "The request comes from another site.");
+        return Err(Box::new(foreign()));
     }
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_json = kind.is_some_and(|kind| {
@@ -61,6 +61,11 @@ pub(crate) fn check(office: &Office, head: &Parts) -> Result<(), Box<Answer>> {
     }
 }
 
+/// What a request from a page of another site gets.
+pub(crate) fn foreign() -> Answer {
+    problem(StatusCode::FORBIDDEN, "The request comes from another site.")
+}
+
 fn refuse(status: StatusCode, detail: &str) -> Result<(), Box<Answer>> {
     Err(Box::new(problem(status, detail)))
 }
@@ -78,7 +83,7 @@ fn is_local_host(headers: &HeaderMap) -> bool {
 }
 
 /// Browsers say where a request comes from; other clients say nothing.
-fn is_same_origin(headers: &HeaderMap) -> bool {
+pub(crate) fn is_same_origin(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     if !matches!(site, None | Some(b"same-origin" | b"none")) {
         return false;

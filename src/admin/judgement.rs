@@ -36,6 +36,7 @@ pub(super) fn guard(office: &Office) -> Value {
         "ramp": helm.position.map(|position| json!({
             "position": Weight::from_share(position).map(Weight::rounded),
             "next": helm.next(&way).map(Weight::rounded),
+            "steps": way.steps.iter().flatten().map(|step| step.rounded()).collect::<Vec<_>>(),
             "goal": way.goal.rounded(),
             "paused": helm.is_paused,
             "awaits_approval": helm.awaits_approval(&way).map(Weight::rounded),
@@ -84,6 +85,7 @@ fn summary(office: &Office, baseline: &Baseline) -> Value {
             "counts": path.counts,
             "per_second": path.per_second,
             "mean_ms": path.mean_ms,
+            "p50_ms": path.latency.quantile(0.5).map(|span| span.as_secs_f64() * 1e3),
             "p95": path.p95,
             "p99": path.p99,
             "rss_bytes": path.rss_bytes,

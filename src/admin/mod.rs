@@ -1,10 +1,11 @@
-//! The admin listener: liveness, readiness, metrics, status, and the changes that it defends.
+//! The admin listener: liveness, readiness, metrics, status, the dashboard, and the changes that it defends.
 //!
 //! On its own socket and on the control plane, never counted in a drain, serving until exit.
 //! Private by default: loopback, or a unix socket that only its owner can open. A page in a
 //! browser on the same host must not be able to use it, so the Host of a private listener must be
 //! local, and changes are POSTs of JSON without a foreign origin, with the token where one is set.
 
+mod dashboard;
 mod diffs;
 pub mod guard;
 mod judgement;
@@ -20,17 +21,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::admin::dashboard::Dashboard;
 use crate::admin::office::{Answer, Office, document, json, not_allowed, problem, reply, text};
 use crate::admin::orders::Order;
 use crate::config::Admin;
@@ -43,6 +47,8 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// For reading a body and answering.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may leave unread what it asked for: a viewer of the dashboard asks for no end.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest body of a request.
 const BODY_MAX: usize = 64 * 1024;
 /// How long accepting pauses after a failure.
@@ -100,26 +106,48 @@ fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 
 /// Serves until it is dropped.
 pub async fn serve(listener: Listener, office: Office) {
+    let desk = Desk { office, dashboard: Arc::default() };
+    tokio::select! {
+        ended = accept(listener.socket, &desk) => {
+            tracing::error!(error = %ended, "the admin listener can't serve");
+            std::future::pending::<()>().await;
+        }
+        () = desk.dashboard.run(&desk.office) => {}
+    }
+}
+
+/// What a request is answered from.
+#[derive(Clone)]
+struct Desk {
+    office: Office,
+    dashboard: Arc<Dashboard>,
+}
+
+/// Accepts for as long as the socket can; why it can't.
+async fn accept(socket: Socket, desk: &Desk) -> io::Error {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let ended = match listener.socket {
+    match socket {
         Socket::Tcp(socket) => match TcpListener::from_std(socket) {
             Ok(socket) => loop {
-                serve_next(socket.accept().await.map(|(io, _)| io), &permits, &office).await;
+                let accepted = socket.accept().await.map(|(io, _)| io);
+                let accepted = accepted.inspect(|io| {
+                    // Without it such a peer is kept for a quarter of an hour.
+                    let _ = SockRef::from(io).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
+                });
+                serve_next(accepted, &permits, desk).await;
             },
             Err(error) => error,
         },
         Socket::Unix(socket) => match UnixListener::from_std(socket) {
             Ok(socket) => loop {
-                serve_next(socket.accept().await.map(|(io, _)| io), &permits, &office).await;
+                serve_next(socket.accept().await.map(|(io, _)| io), &permits, desk).await;
             },
             Err(error) => error,
         },
-    };
-    tracing::error!(error = %ended, "the admin listener can't serve");
-    std::future::pending::<()>().await;
+    }
 }
 
-async fn serve_next<S>(accepted: io::Result<S>, permits: &Arc<Semaphore>, office: &Office)
+async fn serve_next<S>(accepted: io::Result<S>, permits: &Arc<Semaphore>, desk: &Desk)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -130,12 +158,12 @@ where
     let Ok(permit) = permits.clone().acquire_owned().await else {
         return;
     };
-    let office = office.clone();
+    let desk = desk.clone();
     #[expect(clippy::disallowed_methods, reason = "ends with the control plane's runtime")]
     tokio::spawn(async move {
         let service = service_fn(|request| {
-            let office = office.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer(&office, request).await) }
+            let desk = desk.clone();
+            async move { Ok::<_, std::convert::Infallible>(answer(&desk, request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -145,14 +173,14 @@ where
     });
 }
 
-async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
-    let (head, body) = request.into_parts();
+async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
+    let (office, (head, body)) = (&desk.office, request.into_parts());
     if let Err(refused) = guard::check(office, &head) {
         return *refused;
     }
     let path = head.uri.path();
     match (&head.method, Order::at(path)) {
-        (&Method::GET | &Method::HEAD, _) => show(office, path, head.uri.query().unwrap_or("")),
+        (&Method::GET | &Method::HEAD, _) => show(desk, &head),
         (&Method::POST, Some(order)) => {
             // A body that is broken, late or too large is nobody's command.
             match timeout(ANSWER_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await {
@@ -168,7 +196,11 @@ async fn answer(office: &Office, request: Request<Incoming>) -> Answer {
 }
 
 /// What can be read. Paths are matched exactly, never by prefix.
-const SHOWN: [&str; 13] = [
+const SHOWN: [&str; 17] = [
+    dashboard::PAGES[0],
+    dashboard::PAGES[1],
+    dashboard::PAGES[2],
+    dashboard::EVENTS,
     "/livez",
     "/readyz",
     "/metrics",
@@ -184,8 +216,13 @@ const SHOWN: [&str; 13] = [
     "/api/v1/paths/async/drain",
 ];
 
-fn show(office: &Office, path: &str, query: &str) -> Answer {
+fn show(desk: &Desk, head: &Parts) -> Answer {
+    let (office, path) = (&desk.office, head.uri.path());
     match path {
+        // Each viewer has one of a few places: those are not for pages of other sites.
+        dashboard::EVENTS if !guard::is_same_origin(&head.headers) => guard::foreign(),
+        dashboard::EVENTS => desk.dashboard.watch(),
+        path if dashboard::PAGES.contains(&path) => desk.dashboard.page(office, path),
         "/livez" => text(StatusCode::OK, "alive\n"),
         "/readyz" => match office.readiness() {
             Ok(phase) => text(StatusCode::OK, format!("{phase}\n")),
@@ -201,7 +238,7 @@ fn show(office: &Office, path: &str, query: &str) -> Answer {
         "/api/v1/diffs" => document(&diffs::diffs(office)),
         "/api/v1/audit-log" => json(&judgement::changes(office)),
         "/api/v1/baseline" => json(&judgement::baseline(office)),
-        "/api/v1/ticks" => json(&judgement::ticks(office, query)),
+        "/api/v1/ticks" => json(&judgement::ticks(office, head.uri.query().unwrap_or(""))),
         "/api/v1/report" => json(&report::report(office)),
         "/api/v1/paths/legacy/drain" => json(&office.guard.live().drains.status(Side::Legacy)),
         "/api/v1/paths/async/drain" => json(&office.guard.live().drains.status(Side::Async)),

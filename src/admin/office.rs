@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 
+use crate::admin::dashboard::viewers::Stream;
 use crate::compare::Comparison;
 use crate::drain::Follower;
 use crate::guard::desk::Guard;
@@ -45,10 +46,13 @@ impl Office {
 }
 
 /// What a request gets.
-pub type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Body>;
+
+/// Whole, or events without end.
+pub(crate) type Body = Either<Full<Bytes>, Stream>;
 
 pub(crate) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Body::Left(Full::new(body.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

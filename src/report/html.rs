@@ -42,7 +42,7 @@ pub fn render(story: &Story) -> String {
 }
 
 /// Makes any text harmless, between tags and within quotes.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in clean(text).chars() {
         match c {

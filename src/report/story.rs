@@ -254,7 +254,7 @@ impl CertificateSummary {
 // === Words ===
 
 /// A time to the second, in UTC; what is no time is shown as it is.
-pub(super) fn when(time: &str) -> String {
+pub(crate) fn when(time: &str) -> String {
     instant(time).map_or_else(|| time.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
@@ -264,23 +264,23 @@ pub(super) fn instant(time: &str) -> Option<Timestamp> {
 }
 
 /// A share of requests, exact enough that a step of 12.5 % or of 99.99 % is shown as that.
-pub(super) fn share(share: f64) -> String {
+pub(crate) fn share(share: f64) -> String {
     format!("{} %", trimmed(share * 100.0, 4))
 }
 
 /// A rate, to three significant digits.
-pub(super) fn rate(events: u64, n: u64) -> Option<String> {
+pub(crate) fn rate(events: u64, n: u64) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     (n > 0).then(|| percent(events as f64 / n as f64))
 }
 
 /// A part of one as a percentage, to three significant digits.
-pub(super) fn percent(part: f64) -> String {
+pub(crate) fn percent(part: f64) -> String {
     format!("{} %", significant(part * 100.0))
 }
 
 /// A duration, in the unit that suits it.
-pub(super) fn millis(ms: f64) -> String {
+pub(crate) fn millis(ms: f64) -> String {
     if ms < 999.5 {
         format!("{} ms", significant(ms))
     } else {
@@ -300,7 +300,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// A count with its thousands apart.
-pub(super) fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -21,6 +21,7 @@ mod admin_pages;
 mod audit;
 mod cli;
 mod cli_check;
+mod dashboard;
 mod diffs;
 mod direct;
 mod dns;
