@@ -44,7 +44,6 @@ pub struct Line<'a> {
     pub failed_over: Option<&'a str>,
     /// Status code; 499 if the client left before it had one.
     pub code: u16,
-    /// What went wrong on the first path, if the other one got the request.
     /// What went wrong.
     pub error: Option<&'a str>,
     /// Head received to last byte handed over, in milliseconds.
@@ -55,6 +54,8 @@ pub struct Line<'a> {
     pub response_bytes: u64,
     /// The request id.
     pub request_id: &'a str,
+    /// The trace that it is part of: 32 hexadecimal digits; absent if it was refused before.
+    pub trace_id: Option<&'a str>,
 }
 
 /// One worker's end of the log.
@@ -179,6 +180,7 @@ mod tests {
             request_bytes: 0,
             response_bytes: 2,
             request_id: "id",
+            trace_id: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::mirror::hub::Hub;
 use crate::mirror::run as mirror;
 use crate::publisher::Publisher;
 use crate::snapshot::Turns;
+use crate::trace::run::{self as trace, Exporter};
+use crate::trace::span::Finished;
 use crate::vocab::{PerSide, Side};
 use crate::worker;
 
@@ -50,6 +53,7 @@ pub struct App {
     mirror: Control,
     control: Control,
     log: Option<access_log::Writer>,
+    exporter: Exporter,
 }
 
 /// A thread beside the workers.
@@ -125,8 +129,9 @@ impl App {
         // First the names, then the requests: until then these wait in the accept queue.
         let control = control(runtime.take()?, admin_listener, office.clone())?;
         let (mirror, hub) = spawn_mirror(&publisher, comparison, workers)?;
-        let (threads, workers_done) =
-            spawn_workers(&mut bound, &hub, &office, &signal, log_sender.as_ref())?;
+        let (exporter, spans) = trace::start(publisher.clone()).context("can't export spans")?;
+        let senders = (log_sender.as_ref(), &spans);
+        let (threads, workers_done) = spawn_workers(&mut bound, &hub, &office, &signal, senders)?;
         signal.advance(Phase::Serving);
         metrics.set_phase(&Phase::NAMES, Phase::Serving.name());
         Ok(Self {
@@ -140,6 +145,7 @@ impl App {
             mirror,
             control,
             log,
+            exporter,
         })
     }
 
@@ -200,6 +206,7 @@ impl App {
         }
         // What it still has nobody waits for.
         self.mirror.end("the mirror");
+        self.exporter.end().await;
         // The admin listener serves to the end: the last scrape may see the result.
         self.control.end("the control plane");
         outcome
@@ -274,7 +281,7 @@ fn spawn_workers(
     hub: &Arc<Hub>,
     office: &Office,
     signal: &Signal,
-    log: Option<&std::sync::mpsc::SyncSender<Vec<u8>>>,
+    (log, spans): (Option<&SyncSender<Vec<u8>>>, &SyncSender<Finished>),
 ) -> anyhow::Result<(Vec<JoinHandle<()>>, oneshot::Receiver<()>)> {
     let workers = office.metrics.shards().len();
     let (crew, mailboxes) = Crew::new(workers);
@@ -295,6 +302,7 @@ fn spawn_workers(
             turns: turns.clone(),
             shard: office.metrics.shard(index),
             log: log.cloned(),
+            spans: spans.clone(),
             phase: signal.follow(),
             seed: seed(index),
         };

@@ -170,6 +170,18 @@ pub enum ProxyError {
     Resources,
 }
 
+impl ProxyError {
+    /// The word for it in traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client(fault, _) => fault.name(),
+            Self::Path(fault) => fault.name(),
+            Self::Resources => "resources",
+        }
+    }
+}
+
 /// Whether an error says that this process or machine has run out of something, and nothing of the
 /// peer or the file that was asked for.
 #[must_use]

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Line};
@@ -22,10 +22,13 @@ use crate::mirror::harm::Arm;
 use crate::mirror::order::Primary;
 use crate::route::Decision;
 use crate::tick::Span;
+use crate::trace::span::Ended;
+use crate::trace::tracer::Trace;
 use crate::view::View;
 use crate::vocab::{Outcome, Reason, Side};
 use crate::wire::body::{End, Tail};
 use crate::wire::exchange::Exchange;
+use crate::wire::trace::{TRACEPARENT, trace_id};
 
 /// The code of a request whose client left before it had a reply, as nginx made it customary.
 const CLIENT_LEFT: u16 = 499;
@@ -52,6 +55,8 @@ pub struct Record {
     pub mirrored: Option<Box<Primary>>,
     /// Whether it was drawn to be mirrored, where nothing else decided that.
     pub arm: Option<Arm>,
+    /// Its spans, if it is recorded.
+    pub trace: Option<Rc<Trace>>,
     is_tunnel: bool,
     settled: bool,
 }
@@ -61,6 +66,7 @@ struct Logged {
     log: Rc<AccessLog>,
     method: Method,
     target: String,
+    traceparent: Option<HeaderValue>,
 }
 
 impl Record {
@@ -90,6 +96,7 @@ impl Record {
             error: None,
             mirrored: None,
             arm: None,
+            trace: None,
             is_tunnel: false,
             settled: false,
         })
@@ -97,7 +104,14 @@ impl Record {
 
     /// Keeps what only the access log needs.
     pub fn keep_for_log(&mut self, log: Rc<AccessLog>, method: Method, target: String) {
-        self.logged = Some(Logged { log, method, target });
+        self.logged = Some(Logged { log, method, target, traceparent: None });
+    }
+
+    /// Keeps for the access log which trace the request is part of, by its head as a path gets it.
+    pub fn keep_trace_for_log(&mut self, fields: &HeaderMap) {
+        if let Some(logged) = &mut self.logged {
+            logged.traceparent = fields.get(TRACEPARENT).cloned();
+        }
     }
 
     /// What the request sees of the config.
@@ -156,6 +170,9 @@ impl Record {
         cells.in_flight.sub(1);
         route.codes.count(code);
         route.duration.observe(took);
+        if let Some(trace) = &self.trace {
+            route.exemplars.get_or_init(Box::default).keep(trace.id(), took, trace.now());
+        }
         if let Some(fault) = fault {
             cells.fault(decision.route, fault);
             if fault.is_unattempted() {
@@ -222,6 +239,9 @@ impl Record {
             }
         }
         self.log(bytes, fault);
+        if let Some(trace) = self.trace.take() {
+            self.end_trace(&trace, fault);
+        }
     }
 
     /// Tells the mirror how the reply ended. Of what never got to an endpoint, or its client did not wait
@@ -256,13 +276,9 @@ impl Record {
     }
 
     fn log(&self, bytes: u64, fault: Option<PathFault>) {
-        let Some(Logged { log, method, target }) = &self.logged else {
+        let Some(Logged { log, method, target, traceparent }) = &self.logged else {
             return;
         };
-        let rules = &self.view.snapshot.rules;
-        let route = self
-            .decision
-            .and_then(|decision| rules.targets().find(|target| target.route == decision.route));
         let client_fault = self.exchange.fault().map(ClientFault::name);
         log.log(&Line {
             time: crate::record::now(),
@@ -270,7 +286,7 @@ impl Record {
             method: method.as_str(),
             target,
             path: self.decision.map(|decision| decision.side.name()),
-            route: route.map(|target| target.name.as_str()),
+            route: self.route(),
             reason: self.decision.map(|decision| decision.reason.name()),
             code: self.code,
             error: fault.map(PathFault::name).or(client_fault),
@@ -279,6 +295,27 @@ impl Record {
             request_bytes: self.exchange.request_bytes(),
             response_bytes: bytes,
             request_id: self.request_id.to_str().unwrap_or_default(),
+            trace_id: traceparent.as_ref().and_then(trace_id),
+        });
+    }
+
+    /// The name of the route that matched, once it is known.
+    fn route(&self) -> Option<&str> {
+        let decision = self.decision?;
+        let mut targets = self.view.snapshot.rules.targets();
+        targets.find(|target| target.route == decision.route).map(|target| target.name.as_str())
+    }
+
+    /// Hands on the request's spans.
+    fn end_trace(&self, trace: &Trace, fault: Option<PathFault>) {
+        let client_fault = self.exchange.fault().map(ClientFault::name);
+        trace.end(Ended {
+            client: self.client,
+            decision: self.decision.map(|decision| (decision.side, decision.reason)),
+            route: self.route().map(str::to_owned),
+            code: (self.code != CLIENT_LEFT).then_some(self.code),
+            error: fault.map(PathFault::name).or(client_fault),
+            failed_over: self.failed_over.map(PathFault::name),
         });
     }
 }

@@ -23,6 +23,7 @@ pub mod quota;
 pub mod serve;
 
 mod arrival;
+mod departure;
 pub mod forward;
 pub mod journal;
 pub mod proxy;
@@ -46,6 +47,7 @@ pub mod mirror;
 pub mod record;
 pub mod report;
 pub mod tick;
+pub mod trace;
 pub mod vocab;
 
 pub mod config;

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 use futures_util::FutureExt;
 use futures_util::future::{Either, ready};
-use h2::ext::Protocol;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode};
 
 use crate::access_log::AccessLog;
 use crate::arrival::{self, CLOSE, Kept, Onward, answer_options, arrive};
+use crate::departure::{Names, check, clean};
 use crate::drain::Phase;
 use crate::error::ProxyError;
 use crate::forward::{Reply, forward};
@@ -28,20 +28,21 @@ use crate::route::head::Head;
 use crate::serve::tunnel::{Agreed, TunnelSeat};
 use crate::snapshot::{Snapshot, Turns};
 use crate::tick::{Deadline, Span};
+use crate::trace::tracer::{Tracer, Trail};
 use crate::upstream::admit::Failed;
 use crate::upstream::attempt::Outbound;
 use crate::upstream::path::Supplies;
 use crate::view::View;
 use crate::vocab::Resend;
 use crate::wire::body::{ReplyBody, Source};
-use crate::wire::check::{self, Checked, Facts};
+use crate::wire::check::Checked;
 use crate::wire::exchange::{Exchange, Upload};
 use crate::wire::forwarded::{Peer, client_address};
-use crate::wire::headers::{self, Origin};
+use crate::wire::headers;
 use crate::wire::inflow::Inflow;
 use crate::wire::present::{Field, Present};
 use crate::wire::socket::ClientSocket;
-use crate::wire::trace::{TRACEPARENT, X_REQUEST_ID, is_request_id, is_traceparent};
+use crate::wire::trace::{X_REQUEST_ID, is_request_id};
 use crate::wire::translate;
 use crate::wire::upload::RequestBody;
 
@@ -58,6 +59,7 @@ pub struct Proxy {
     turns: Arc<Turns>,
     supplies: Supplies,
     selector: Selector,
+    tracer: Rc<Tracer>,
     log: Option<Rc<AccessLog>>,
     phase: Rc<Cell<Phase>>,
     view: RefCell<Rc<View>>,
@@ -85,14 +87,14 @@ impl Proxy {
     pub fn new(
         publisher: Arc<Publisher>,
         turns: Arc<Turns>,
-        (supplies, selector): (Supplies, Selector),
+        (supplies, selector, tracer): (Supplies, Selector, Rc<Tracer>),
         log: Option<Rc<AccessLog>>,
         phase: Rc<Cell<Phase>>,
     ) -> Self {
         let view = View::new(publisher.current(), &publisher, &supplies, None);
         let cache = RefCell::new(Cache::new(publisher.source()));
         let view = RefCell::new(view);
-        Self { publisher, turns, supplies, selector, log, phase, view, cache }
+        Self { publisher, turns, supplies, selector, tracer, log, phase, view, cache }
     }
 
     /// The view of the snapshot in force; made anew when a new one was published.
@@ -128,6 +130,9 @@ impl Proxy {
         if let Some(log) = &self.log {
             let target = request.uri().path().to_owned();
             record.keep_for_log(log.clone(), request.method().clone(), target);
+        }
+        if let Some(sampling) = record.view().snapshot.sampling {
+            record.trace = self.tracer.begin(sampling, &client.peer, &request);
         }
         match self.depart(&client, &mut record, request, present) {
             Ok(Departure::Forward { sending, switching }) => {
@@ -228,7 +233,14 @@ impl Proxy {
         present: Present,
     ) -> Result<Departure<impl Future<Output = Forwarded> + use<>>, ProxyError> {
         let exchange = &client.exchange;
-        if let Checked::AnswerOptions = check(client, record.view(), &request, present)? {
+        let limits = &record.view().snapshot.config.listen;
+        let is_ambiguous = client.socket.as_ref().is_some_and(|socket| socket.is_ambiguous());
+        let checked = check(limits, is_ambiguous, &request, present);
+        let checked = checked.map_err(|(fault, rule)| {
+            exchange.blame(fault);
+            ProxyError::Client(fault, rule)
+        });
+        if let Checked::AnswerOptions = checked? {
             return Ok(Departure::Answer);
         }
         let connect = translate::accept_connect(&mut request, || self.supplies.ids.websocket_key());
@@ -241,15 +253,19 @@ impl Proxy {
         let mut arm = None;
         let head = (switching, &mut arm);
         let selected = self.selector.select(snapshot, decision, &request, head); // 9
-        self.clean(client, &mut request, upgrade, (present, record.request_id()));
+        let ids = &self.supplies.ids;
+        let names = Names { request_id: record.request_id(), trace: record.trace.as_deref(), ids };
+        clean(&mut request, upgrade, (&client.peer, &client.local, present), names);
         let mirrored = selected.and_then(|selected| selected.copy(&mut request));
         (record.mirrored, record.arm) = (mirrored, arm);
+        record.keep_trace_for_log(request.headers());
         let path = record.view().paths.get(decision.side);
         exchange.timer.arm(Deadline::Exchange, path.plan.deadline);
         if path.plan.failover.enabled {
             path.failovers.deposit(path.plan.failover.budget, self.supplies.ticks.now());
         }
-        let sending = forward(path, Outbound { request, exchange: exchange.clone() }); // 7
+        let (exchange, trail) = (exchange.clone(), Trail::of(record.trace.as_ref()));
+        let sending = forward(path, Outbound { request, exchange, trail }); // 7
         Ok(Departure::Forward { sending, switching })
     }
 
@@ -264,42 +280,6 @@ impl Proxy {
             trusted: peer.trusted,
         };
         view.snapshot.rules.decide(&asked, |route| self.turns.next(route))
-    }
-
-    fn clean(
-        &self,
-        client: &Client,
-        request: &mut Request<RequestBody>,
-        upgrade: Option<HeaderValue>,
-        (present, request_id): (Present, &HeaderValue),
-    ) {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let is_stream_of_bytes =
-            || request.version() == Version::HTTP_2 && !present.has(Field::ContentLength);
-        let is_chunked = present.has(Field::TransferEncoding)
-            || (!request.body().is_empty() && is_stream_of_bytes());
-        let origin = Origin {
-            peer: &client.peer,
-            version: request.version(),
-            authority: uri.authority().map(http::uri::Authority::as_str),
-            local: &client.local,
-            present,
-            is_chunked,
-        };
-        let fields = request.headers_mut();
-        headers::clean_request(&method, fields, upgrade, &origin);
-        fields.insert(X_REQUEST_ID, request_id.clone());
-        let traced =
-            present.has(Field::Traceparent) && fields.get(TRACEPARENT).is_some_and(is_traceparent);
-        if !traced {
-            fields.insert(TRACEPARENT, self.supplies.ids.traceparent());
-        }
-        if uri.scheme().is_some() {
-            // RFC 9112 section 3.2.1: towards an origin the target is in origin-form.
-            let target = uri.path_and_query().cloned();
-            *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
-        }
-        *request.version_mut() = Version::HTTP_11;
     }
 
     /// 8 and 10: the reply goes back, and is recorded when it has ended.
@@ -357,30 +337,4 @@ enum Departure<F> {
     Forward { sending: F, switching: bool },
     /// Nowhere: it is answered here.
     Answer,
-}
-
-fn check(
-    client: &Client,
-    view: &View,
-    request: &Request<RequestBody>,
-    present: Present,
-) -> Result<Checked, ProxyError> {
-    let listen = &view.snapshot.config.listen;
-    let facts = Facts {
-        ambiguous: client.socket.as_ref().is_some_and(|socket| socket.is_ambiguous()),
-        header_count_max: listen.header_count,
-        body_bytes_max: listen.body_bytes,
-    };
-    let request = check::Request {
-        method: request.method(),
-        uri: request.uri(),
-        version: request.version(),
-        protocol: request.extensions().get::<Protocol>().map(Protocol::as_str),
-        headers: request.headers(),
-        present,
-    };
-    check::check(&request, facts).map_err(|(fault, rule)| {
-        client.exchange.blame(fault);
-        ProxyError::Client(fault, rule)
-    })
 }

@@ -15,6 +15,7 @@ use crate::route::pace::Pace;
 use crate::route::sticky::Salt;
 use crate::route::{Force, Route, Rules, Target};
 use crate::tick::Span;
+use crate::trace::tracer::Sampling;
 use crate::upstream::endpoint::Member;
 use crate::upstream::fleet::Fleet;
 use crate::upstream::locate::{Answers, Location, MEMBERS_MAX, locate};
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub epoch: u64,
     /// What is mirrored, if anything is.
     pub mirror: Option<Arc<MirrorPlan>>,
+    /// Which requests are recorded, if any may be.
+    pub sampling: Option<Sampling>,
     /// What bounds the weight.
     pub helm: Helm,
     /// Paths that are drained: they keep no connections.
@@ -128,7 +131,9 @@ pub(crate) fn compile(
     let old = old.and_then(|old| old.mirror.as_deref());
     let mirror = MirrorPlan::new(&config, rules.targets(), old);
     let (epoch, is_moving) = (state.epoch, !state.paces.is_empty());
-    Ok(Snapshot { config, rules, plans, client, epoch, mirror, helm, retired, is_moving })
+    let trace = &config.trace;
+    let sampling = trace.otlp_endpoint.as_ref().map(|_| Sampling::of(trace.sample_ratio));
+    Ok(Snapshot { config, rules, plans, client, epoch, mirror, sampling, helm, retired, is_moving })
 }
 
 /// The endpoints of a path. One that is named twice is one endpoint, as it was named first.

@@ -35,6 +35,8 @@ use crate::serve::tunnel::TunnelSeat;
 use crate::serve::{ClientConnection, http1, http2};
 use crate::snapshot::Turns;
 use crate::tick::{Span, TICK, Ticks};
+use crate::trace::span::Finished;
+use crate::trace::tracer::Tracer;
 use crate::upstream::path::Supplies;
 use crate::wire::exchange::Exchange;
 use crate::wire::joined::scratch;
@@ -64,6 +66,8 @@ pub struct Setup {
     pub shard: Arc<Shard>,
     /// Where log lines go, if there is a log.
     pub log: Option<SyncSender<Vec<u8>>>,
+    /// Where spans go.
+    pub spans: SyncSender<Finished>,
     /// The process's phase.
     pub phase: Follower,
     /// The seed of its ids.
@@ -119,7 +123,8 @@ impl Worker {
         let selector = Selector::new(hub, shard.clone(), supplies.ids.clone());
         let log = log.map(|sender| Rc::new(AccessLog::new(sender, shard.clone())));
         let phase = Rc::new(Cell::new(*setup.phase.borrow()));
-        let own = (supplies.clone(), selector);
+        let tracer = Tracer::new(supplies.ids.clone(), shard.clone(), setup.spans);
+        let own = (supplies.clone(), selector, tracer);
         let proxy = Rc::new(Proxy::new(publisher, turns, own, log.clone(), phase.clone()));
         let acceptors = listeners
             .into_iter()

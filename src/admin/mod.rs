@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use http::header::ACCEPT;
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -39,6 +40,7 @@ use crate::admin::office::{Answer, Office, document, json, not_allowed, problem,
 use crate::admin::orders::Order;
 use crate::config::Admin;
 use crate::config::values::AdminAddress;
+use crate::metrics::openmetrics;
 use crate::vocab::Side;
 
 /// Connections at once.
@@ -216,6 +218,18 @@ const SHOWN: [&str; 17] = [
     "/api/v1/paths/async/drain",
 ];
 
+fn metrics(office: &Office, headers: &HeaderMap) -> Answer {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if accepted.any(openmetrics::is_wanted) {
+        let page = office.metrics.render_openmetrics();
+        return reply(StatusCode::OK, openmetrics::FORMAT, page);
+    }
+    match office.metrics.render() {
+        Ok(page) => reply(StatusCode::OK, prometheus::TEXT_FORMAT, page),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
 fn show(desk: &Desk, head: &Parts) -> Answer {
     let (office, path) = (&desk.office, head.uri.path());
     match path {
@@ -223,14 +237,11 @@ fn show(desk: &Desk, head: &Parts) -> Answer {
         dashboard::EVENTS if !guard::is_same_origin(&head.headers) => guard::foreign(),
         dashboard::EVENTS => desk.dashboard.watch(),
         path if dashboard::PAGES.contains(&path) => desk.dashboard.page(office, path),
+        "/metrics" => metrics(office, &head.headers),
         "/livez" => text(StatusCode::OK, "alive\n"),
         "/readyz" => match office.readiness() {
             Ok(phase) => text(StatusCode::OK, format!("{phase}\n")),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-        },
-        "/metrics" => match office.metrics.render() {
-            Ok(page) => reply(StatusCode::OK, prometheus::TEXT_FORMAT, page),
-            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },
         "/api/v1/status" => json(&status::status(office)),
         "/api/v1/config" => json(&status::config(office)),

@@ -134,10 +134,11 @@ pub(crate) fn config(office: &Office) -> Value {
     let snapshot = office.publisher.current();
     let config = &snapshot.config;
     let hook = config.ramp.as_ref().and_then(|ramp| ramp.webhook.as_ref());
-    // The path of a webhook is its password, more often than not.
-    let text = hook.map_or_else(
-        || config.text.clone(),
-        |hook| config.text.replace(hook.url(), &hook.to_string()),
-    );
+    let collector = config.trace.otlp_endpoint.as_ref();
+    // The path of such a URL is a password, more often than not.
+    let hook = hook.map(|hook| (hook.url(), hook.to_string()));
+    let shown = collector.map(|collector| (collector.url(), collector.to_string()));
+    let urls = hook.into_iter().chain(shown);
+    let text = urls.fold(config.text.clone(), |text, (url, shown)| text.replace(url, &shown));
     json!({ "file": office.publisher.file(), "hash": config.hash, "text": text })
 }

@@ -12,6 +12,7 @@ mod explain;
 mod global;
 mod judge;
 mod judged;
+mod log;
 mod man;
 mod ramp;
 mod report;

@@ -1,15 +1,14 @@
 //! `cutover run`: serve until a signal, then drain.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Outcome};
 use crate::cli::global::Global;
+use crate::cli::log::Log;
 use crate::cli::service::{self, Pulse};
 use crate::config::Config;
 
@@ -22,8 +21,9 @@ pub(crate) struct Run {}
 
 impl Run {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
-        start_log();
+        let mut log = Log::start();
         let config = Config::load(&global.config)?;
+        log.adopt(&config.log);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ended = runtime.block_on(async {
             // Caught from before the first connection, so that no signal finds its default.
@@ -36,7 +36,7 @@ impl Run {
             let mut pulse = Pulse::default();
             let clocks = || app.metrics().shards().iter().map(|shard| shard.lag.count());
             tokio::select! {
-                () = reload_until_end(&mut signals, &app) => service::stopping(),
+                () = reload_until_end(&mut signals, &app, &mut log) => service::stopping(),
                 never = service::watch(|| pulse.goes_on(clocks())) => match never {},
             }
             tokio::select! {
@@ -54,9 +54,11 @@ impl Run {
     }
 }
 
-/// Reads the config again at each hangup, until a signal to end comes.
-async fn reload_until_end(signals: &mut Signals, app: &App) {
+/// Reads the config again at each hangup, until a signal to end comes. However it was read, the log goes
+/// by it.
+async fn reload_until_end(signals: &mut Signals, app: &App, log: &mut Log) {
     let mut reloads = JoinSet::new();
+    let mut published = app.publisher().follow();
     loop {
         tokio::select! {
             asked = signals.next() => {
@@ -72,6 +74,7 @@ async fn reload_until_end(signals: &mut Signals, app: &App) {
                     reloads.spawn_blocking(move || publisher.reload().is_ok());
                 }
             }
+            Ok(()) = published.changed() => log.adopt(&app.publisher().current().config.log),
             Some(reloaded) = reloads.join_next() => {
                 if reloads.is_empty() {
                     service::ready(match reloaded {
@@ -102,13 +105,6 @@ pub(crate) fn report(outcome: &Outcome) -> ExitCode {
         "drained, some were cut off at the deadline"
     );
     ExitCode::from(CUT)
-}
-
-/// Logs for people on a terminal, JSON lines elsewhere; standard output is the access log's.
-fn start_log() {
-    let filter = EnvFilter::try_from_env("CUTOVER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::config::model::{
 use crate::config::raw::guard::Ramp;
 use crate::config::raw::{self, Raw};
 use crate::config::section::Faults;
+use crate::config::telemetry::{TraceConfig, read_headers};
 use crate::config::tls::Place;
 use crate::config::values::{self, AdminAddress, Share};
 use crate::route::sticky::Key;
@@ -33,6 +34,7 @@ pub(crate) fn build(raw: Raw, place: Place<'_>, faults: &Faults<'_>) -> Option<C
     let split = split(raw.split, faults);
     let ramp = ramp(raw.ramp, raw.guard.mode, faults);
     let listen = listen(raw.listen, place, faults);
+    let trace = trace(raw.trace, place, faults);
     Some(Config {
         weight,
         state_dir: raw.state_dir.unwrap_or_else(|| "cutover-state".into()),
@@ -65,6 +67,8 @@ pub(crate) fn build(raw: Raw, place: Place<'_>, faults: &Faults<'_>) -> Option<C
         access_log: match raw.access_log.format {
             values::LogFormat::Json => raw.access_log.path,
         },
+        log: raw.log,
+        trace,
         text: String::new(),
         hash: String::new(),
     })
@@ -89,6 +93,23 @@ fn listen(raw: raw::Listen, place: Place<'_>, faults: &Faults<'_>) -> Option<Lis
         http2: raw.http2,
         tls: tls.ok()?,
     })
+}
+
+/// Its file is read with each batch of spans; here it only must be sound.
+fn trace(raw: raw::telemetry::Trace, place: Place<'_>, faults: &Faults<'_>) -> TraceConfig {
+    let headers_file = raw.headers_file.map(|file| {
+        let path = place.dir.join(file.get_ref());
+        if let Err(message) = read_headers(&path) {
+            faults.add(file.span(), "trace.headers_file".to_owned(), message);
+        }
+        path
+    });
+    TraceConfig {
+        otlp_endpoint: raw.otlp_endpoint,
+        sample_ratio: raw.sample_ratio,
+        headers_file,
+        service_name: raw.service_name,
+    }
 }
 
 /// A wider admin address hands changes to the network: it is refused without a token.

@@ -13,6 +13,7 @@ mod mirror;
 mod model;
 mod raw;
 mod section;
+mod telemetry;
 mod tls;
 mod url;
 pub mod values;
@@ -33,6 +34,7 @@ pub use crate::config::model::{
 };
 use crate::config::raw::Raw;
 pub use crate::config::section::Fault;
+pub use crate::config::telemetry::{LogConfig, LogLayout, TraceConfig, read_headers};
 use crate::config::tls::{Place, named_files};
 use crate::error::is_out_of_resources;
 use crate::tls::{Certificate, Stamp};
@@ -120,7 +122,7 @@ impl Config {
     /// # Errors
     /// For all that is wrong with it.
     pub fn parse_outline(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::made_of(text, (path, &[]), Raw::without_tls)
+        Self::made_of(text, (path, &[]), Raw::without_files)
     }
 
     /// Checks the text of a file, and reads the certificates and keys that it names; `path` is for

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::config::endpoint::EndpointConfig;
 use crate::config::guard::{GuardConfig, RampConfig};
 use crate::config::mirror::{MirrorConfig, RouteMirror};
+use crate::config::telemetry::{LogConfig, TraceConfig};
 use crate::config::values::{
     AdminAddress, Balance, ForceFrom, HeaderCase, LogTarget, Methods, Protocol, Statuses,
 };
@@ -52,6 +53,10 @@ pub struct Config {
     pub drain: Drain,
     /// Where access log lines go; always JSON.
     pub access_log: LogTarget,
+    /// The program's own log.
+    pub log: LogConfig,
+    /// Spans of requests.
+    pub trace: TraceConfig,
     /// The file's text.
     pub text: String,
     /// A hash of the text: 16 hexadecimal digits.

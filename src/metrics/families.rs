@@ -8,16 +8,17 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use crate::error::{ClientFault, PathFault};
+use crate::metrics::exemplar::Exemplar;
 use crate::metrics::page::{Page, describe};
 use crate::metrics::shard::{
-    Cell64, EndpointCells, Observed, RouteCells, Shard, Shared, SideCells,
+    BOUNDS, Cell64, EndpointCells, Observed, RouteCells, Shard, Shared, SideCells,
 };
 use crate::upstream::endpoint::Member;
 use crate::upstream::fleet::Fleet;
 use crate::vocab::{Reason, Resend, RouteId, Side};
 
 /// Everything that the shards hold: name, help.
-const FAMILIES: [(&str, &str); 34] = [
+const FAMILIES: [(&str, &str); 35] = [
     ("cutover_requests_total", "Requests that ended, by path, route and status code."),
     ("cutover_request_duration_seconds", "Head received to last byte sent."),
     ("cutover_upstream_duration_seconds", "Request sent to response head."),
@@ -51,6 +52,7 @@ const FAMILIES: [(&str, &str); 34] = [
     ("cutover_panics_total", "Panics, each of which ended one connection."),
     ("cutover_out_of_resources_total", "Requests refused for want of own descriptors or memory."),
     ("cutover_access_log_dropped_total", "Access log lines lost, by a slow disk or a full one."),
+    ("cutover_spans_total", "Spans for the collector, by what became of them."),
     ("cutover_route_names", "Route names seen since the start; their number is bounded."),
 ];
 
@@ -87,10 +89,36 @@ impl Collector for Families {
         }
         page.clients(&self.shared.shards);
         page.log(&self.shared);
+        page.spans(&self.shared);
         page.workers(&self.shared.shards);
         page.endpoints(&self.shared.shards);
         page.into_families()
     }
+}
+
+/// The exemplars of each path and route, by their buckets: the last of all workers.
+pub(crate) fn exemplars(shared: &Shared) -> BTreeMap<(String, String), Vec<Option<Exemplar>>> {
+    let names = shared.route_names();
+    let mut all: BTreeMap<_, Vec<Option<Exemplar>>> = BTreeMap::new();
+    let sides = shared
+        .shards
+        .iter()
+        .flat_map(|shard| Side::ALL.iter().map(|side| (*side, shard.sides.get(*side))));
+    for (side, cells) in sides {
+        for (RouteId(route), cells) in cells.routes() {
+            let (Some(name), Some(kept)) = (names.get(usize::from(route)), cells.exemplars.get())
+            else {
+                continue;
+            };
+            let last = all.entry((side.name().to_owned(), name.clone())).or_default();
+            last.resize(BOUNDS.len() + 1, None);
+            for (index, last) in last.iter_mut().enumerate() {
+                let newer = kept.read(index).filter(|one| last.is_none_or(|l| l.at_ms < one.at_ms));
+                *last = newer.or(*last);
+            }
+        }
+    }
+    all
 }
 
 impl Page {
@@ -225,6 +253,14 @@ impl Page {
         let dropped: u64 = shared.shards.iter().map(|shard| shard.log_lines_dropped.get()).sum();
         let lost = shared.log_lines_lost.load(Ordering::Relaxed);
         self.counter("cutover_access_log_dropped_total", &[], dropped + lost);
+    }
+
+    fn spans(&mut self, shared: &Shared) {
+        let dropped: u64 = shared.shards.iter().map(|shard| shard.spans_dropped.get()).sum();
+        let (exported, failed) = (shared.spans.exported(), shared.spans.failed());
+        for (result, spans) in [("exported", exported), ("failed", failed), ("dropped", dropped)] {
+            self.counter("cutover_spans_total", &[("result", result)], spans);
+        }
     }
 
     fn workers(&mut self, shards: &[Arc<Shard>]) {

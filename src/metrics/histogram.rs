@@ -102,7 +102,8 @@ pub fn nanos(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }
 
-fn bucket(nanos: u64) -> usize {
+/// The bucket of a duration in nanoseconds.
+pub(crate) fn bucket(nanos: u64) -> usize {
     BOUNDS_NS.partition_point(|bound| *bound < nanos)
 }
 

@@ -6,18 +6,22 @@
 
 pub mod attempts;
 pub mod cell;
+pub mod exemplar;
 mod families;
 pub mod guard;
 pub mod histogram;
 pub mod mirror;
+pub mod openmetrics;
 mod page;
 pub mod shard;
+pub mod spans;
 pub mod visits;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::proto::LabelPair;
 use prometheus::{
     Encoder, Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -25,7 +29,9 @@ use prometheus::{
 use crate::metrics::families::Families;
 use crate::metrics::guard::GuardMetrics;
 use crate::metrics::mirror::{MirrorFamilies, MirrorMetrics};
+use crate::metrics::openmetrics::WithExemplars;
 use crate::metrics::shard::{Shard, Shared};
+use crate::metrics::spans::SpanCounts;
 use crate::upstream::fleet::Fleet;
 use crate::vocab::{DEFAULT_ROUTE, PerSide, ROUTES_MAX, RouteId, Side, Weight};
 
@@ -46,6 +52,8 @@ pub struct Metrics {
     pub guard: GuardMetrics,
     /// What the mirror shows.
     pub mirror: Arc<MirrorMetrics>,
+    /// The spans that the exporter has seen.
+    pub spans: Arc<SpanCounts>,
     shown: Mutex<Shown>,
 }
 
@@ -67,6 +75,7 @@ impl Metrics {
             shards: (0..workers).map(|_| Arc::default()).collect(),
             waiting: PerSide::default(),
             log_lines_lost: Arc::default(),
+            spans: Arc::default(),
             fleets: PerSide::from_fn(|side| Arc::new(Fleet::new(side))),
             routes: Mutex::new(vec![DEFAULT_ROUTE.to_owned()]),
         });
@@ -111,6 +120,7 @@ impl Metrics {
                 &["result"],
             )?,
             shown: Mutex::default(),
+            spans: shared.spans.clone(),
             shared,
         };
         metrics.register()?;
@@ -277,6 +287,19 @@ impl Metrics {
     #[must_use]
     pub fn queue_depth(&self, side: Side) -> usize {
         self.shared.waiting.get(side).load(Ordering::Relaxed)
+    }
+
+    /// All metrics as OpenMetrics text, with the last recorded request of each bucket of a duration.
+    #[must_use]
+    pub fn render_openmetrics(&self) -> String {
+        let exemplars = families::exemplars(&self.shared);
+        let of = |labels: &[LabelPair], bucket: usize| {
+            let value = |name| labels.iter().find(|pair| pair.name() == name).map(LabelPair::value);
+            let key = (value("path")?.to_owned(), value("route")?.to_owned());
+            exemplars.get(&key)?.get(bucket).copied().flatten()
+        };
+        let family = "cutover_request_duration_seconds";
+        openmetrics::page(&self.registry.gather(), &WithExemplars { family, of: &of })
     }
 
     /// All metrics in the Prometheus text format.

@@ -11,7 +11,9 @@ use crate::error::{ClientFault, PathFault};
 use crate::guard::loglinear::{BUCKETS, index};
 use crate::metrics::attempts::{AttemptCells, Thresholds};
 pub use crate::metrics::cell::Cell64;
+use crate::metrics::exemplar::Exemplars;
 pub use crate::metrics::histogram::{BOUNDS, Histogram, Observed};
+use crate::metrics::spans::SpanCounts;
 pub use crate::metrics::visits::EndpointCells;
 use crate::mirror::harm::{Arm, Arms};
 use crate::mirror::skip::Skip;
@@ -57,6 +59,8 @@ pub struct RouteCells {
     pub errors: [Cell64; PathFault::ALL.len()],
     /// Head received to last byte sent.
     pub duration: Histogram,
+    /// Recorded requests of each bucket of it; made with the first one.
+    pub exemplars: OnceLock<Box<Exemplars>>,
     /// What the guard compares.
     pub attempts: AttemptCells,
     /// Requests that were not mirrored.
@@ -157,6 +161,8 @@ pub struct Shard {
     pub out_of_resources: Cell64,
     /// Access log lines dropped because the writer was behind.
     pub log_lines_dropped: Cell64,
+    /// Spans dropped because the exporter was behind.
+    pub spans_dropped: Cell64,
     /// How late the worker's own tick woke.
     pub lag: Histogram,
     /// What counts as slow.
@@ -233,6 +239,7 @@ pub(crate) struct Shared {
     pub(crate) waiting: PerSide<Arc<AtomicUsize>>,
     pub(crate) fleets: PerSide<Arc<Fleet>>,
     pub(crate) log_lines_lost: Arc<AtomicU64>,
+    pub(crate) spans: Arc<SpanCounts>,
     pub(crate) routes: Mutex<Vec<String>>,
 }
 

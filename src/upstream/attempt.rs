@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::error::{PathFault, ProxyError};
 use crate::tick::Deadline;
+use crate::trace::tracer::Trail;
 use crate::upstream::admit::{Admittable, Failed};
 use crate::upstream::conn::Left;
 use crate::upstream::path::Path;
@@ -34,6 +35,8 @@ pub struct Outbound {
     pub request: Request<RequestBody>,
     /// Its client connection's state.
     pub exchange: Rc<Exchange>,
+    /// Its attempts, if it is recorded.
+    pub trail: Trail,
 }
 
 impl Admittable for Outbound {
@@ -66,7 +69,7 @@ pub fn attempt(
     outbound: Outbound,
 ) -> impl Future<Output = Result<Inbound, Failed<Outbound>>> {
     async move {
-        let Outbound { mut request, exchange } = outbound;
+        let Outbound { mut request, exchange, trail } = outbound;
         path.retries.deposit(path.plan.retry.budget, path.ticks.now());
         let cells = exchange.shard.sides.get(path.side);
         let methods = &path.plan.retry.methods;
@@ -75,10 +78,11 @@ pub fn attempt(
         loop {
             let Some((index, visit)) = path.pick(&tried, exchange.routed()) else {
                 let error = ProxyError::Path(PathFault::NoEndpoint);
-                let request = Some(Box::new(Outbound { request, exchange: exchange.clone() }));
-                return Err(Failed { error, request });
+                let request = Outbound { request, exchange: exchange.clone(), trail };
+                return Err(Failed { error, request: Some(Box::new(request)) });
             };
             let failure = loop {
+                trail.attempt(path.side, &visit.pool().endpoint, request.headers_mut());
                 let leased = lease(&path, &visit, &exchange, left.as_ref()).await;
                 let (mut lease, is_fresh) = match leased {
                     Ok(leased) => leased,
@@ -103,6 +107,7 @@ pub fn attempt(
                         cells.upstream_duration.observe(now.duration_since(sent_at));
                         exchange.reply_begins();
                         visit.answered(response.status(), now);
+                        trail.answered(response.status());
                         if !tried.is_empty() {
                             cells.retries[Resend::Success as usize].add(1);
                         }
@@ -116,6 +121,7 @@ pub fn attempt(
                             Err(failure) => break failure,
                         };
                         cells.stale.add(1);
+                        trail.failed(ProxyError::Path(PathFault::Reset));
                         left = Some(lease.connection().left());
                     }
                     Err(error) => {
@@ -126,17 +132,23 @@ pub fn attempt(
                     }
                 }
             };
-            match failure.error {
-                // What a race of the backend's close costs a request that can't be repeated is an error
-                // of the path, but says nothing of the endpoint.
-                ProxyError::Path(fault) if failure.is_stale => visit.broke(fault),
-                ProxyError::Path(fault) => visit.failed(fault),
-                ProxyError::Client(..) | ProxyError::Resources => visit.excused(),
-            }
+            charge(&visit, &failure);
+            trail.failed(failure.error);
             tried.add(index);
             drop(visit);
-            request = after(&path, failure, &exchange, &tried)?;
+            request = after(&path, failure, (&exchange, &trail), &tried)?;
         }
+    }
+}
+
+/// What a failure says of the endpoint, and of the path.
+fn charge(visit: &Visit, failure: &Failure) {
+    match failure.error {
+        // What a race of the backend's close costs a request that can't be repeated is an error of the
+        // path, but says nothing of the endpoint.
+        ProxyError::Path(fault) if failure.is_stale => visit.broke(fault),
+        ProxyError::Path(fault) => visit.failed(fault),
+        ProxyError::Client(..) | ProxyError::Resources => visit.excused(),
     }
 }
 
@@ -170,7 +182,7 @@ async fn connect(
 fn after(
     path: &Path,
     failure: Failure,
-    exchange: &Rc<Exchange>,
+    (exchange, trail): (&Rc<Exchange>, &Trail),
     tried: &Tried,
 ) -> Result<Request<RequestBody>, Failed<Outbound>> {
     let Failure { error, progress, request, .. } = failure;
@@ -207,7 +219,8 @@ fn after(
         counted(Resend::OverBudget);
     }
     let may_fail_over = may_fail_over(error, progress, method, &retry.methods);
-    let outbound = || Box::new(Outbound { request, exchange: exchange.clone() });
+    let (exchange, trail) = (exchange.clone(), trail.clone());
+    let outbound = || Box::new(Outbound { request, exchange, trail });
     Err(Failed { error, request: may_fail_over.then(outbound) })
 }
 

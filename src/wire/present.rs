@@ -36,6 +36,8 @@ pub enum Field {
     RequestId,
     /// `traceparent`.
     Traceparent,
+    /// `tracestate`.
+    Tracestate,
     /// A framing field spelt with an underscore.
     Misspelt,
     /// `Client-Cert`, `Client-Cert-Chain`.
@@ -81,6 +83,7 @@ fn field(name: &str) -> Option<Field> {
         10 => match name {
             "connection" => Field::Connection,
             "keep-alive" => Field::KeepAlive,
+            "tracestate" => Field::Tracestate,
             _ => return None,
         },
         11 if name == "traceparent" => Field::Traceparent,
@@ -138,6 +141,7 @@ mod tests {
             ("connection", Some(Field::Connection)),
             ("keep-alive", Some(Field::KeepAlive)),
             ("traceparent", Some(Field::Traceparent)),
+            ("tracestate", Some(Field::Tracestate)),
             ("x-request-id", Some(Field::RequestId)),
             ("content-length", Some(Field::ContentLength)),
             ("content_length", Some(Field::Misspelt)),

@@ -6,9 +6,10 @@ use std::fs;
 use serde_json::Value;
 
 use crate::admin::get;
+use crate::harness::collector::Collector;
 use crate::harness::raw::Raw;
 use crate::harness::raw_backend::Scripted;
-use crate::harness::{Setup, eventually};
+use crate::harness::{Proxy, Setup, eventually};
 
 #[test]
 fn metrics_are_a_page_that_a_scraper_can_read() {
@@ -89,4 +90,40 @@ fn the_access_log_has_one_line_a_request_without_its_query_or_cookies() {
     // What was no request at all has no line.
     assert_eq!(lines.len(), 2, "{text}");
     eventually!(!backend.take_got().is_empty(), "no request came");
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// The page of metrics as OpenMetrics.
+fn openmetrics(proxy: &Proxy) -> String {
+    let mut client = Raw::connect(proxy.admin);
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
+    let host = proxy.admin;
+    let page =
+        client.ask(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n\r\n"));
+    assert!(page.field("content-type").unwrap().starts_with("application/openmetrics-text; "));
+    page.text()
+}
+
+#[test]
+fn a_recorded_request_is_the_exemplar_of_its_bucket_and_another_is_none() {
+    let backend = Scripted::start();
+    let collector = Collector::start();
+    let setup = Setup::new(backend.address, backend.address).weight(1.0);
+    let proxy = setup.tail(&collector.tail(0.0)).start();
+    let mut client = proxy.client();
+    client.get("/");
+    proxy.settle();
+    let page = openmetrics(&proxy);
+    assert!(page.ends_with("# EOF\n") && !page.contains("trace_id"), "{page}");
+    client.get_with("/", &format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n"));
+    proxy.settle();
+    let page = openmetrics(&proxy);
+    let lines: Vec<_> = page.lines().filter(|line| line.contains("trace_id")).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let begin = "cutover_request_duration_seconds_bucket{path=\"async\",route=\"default\",le=\"";
+    let exemplar = format!(" # {{trace_id=\"{TRACE}\"}} ");
+    assert!(lines[0].starts_with(begin) && lines[0].contains(&exemplar), "{lines:?}");
+    // The plain format has none.
+    assert!(!proxy.scrape().0.contains("trace_id"));
 }

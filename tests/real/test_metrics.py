@@ -3,8 +3,10 @@
 import collections
 import itertools
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from processes import eventually
 from world import RealTest, ask, connect, exchange
 
@@ -64,3 +66,28 @@ class MetricsPage(RealTest):
         reply = ask(proxy.port, "/whoami", headers={"Host": "a b"})
         self.assertEqual(reply.status, 400)
         proxy.await_counts({("none", 400): 1})
+
+    def test_who_asks_for_openmetrics_gets_it_with_the_traces_of_slow_requests(self):
+        # Nobody takes the spans: exemplars are there all the same.
+        trace = '[trace]\notlp_endpoint = "http://127.0.0.1:9"\nsample_ratio = 1.0\n'
+        proxy = self.start_proxy(0.5, more=ROUTE + trace)
+        for _ in range(10):
+            ask(proxy.port, "/orders/7")
+        eventually(lambda: proxy.counts().total() == 10, 2, proxy.counts)
+        plain = proxy.metrics()
+        accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+        reply = ask(proxy.admin_port, "/metrics", headers=accept)
+        kind = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        self.assertEqual(reply.headers["Content-Type"], kind)
+        families = {f.name: f for f in text_string_to_metric_families(reply.body.decode())}
+        self.assertGreater(len(families), 40)
+        requests = families["cutover_requests"]
+        self.assertEqual(requests.type, "counter")
+        orders = [s.value for s in requests.samples if s.labels["route"] == "orders"]
+        self.assertEqual(sum(orders), plain.sum("cutover_requests_total", route="orders"))
+        samples = families["cutover_request_duration_seconds"].samples
+        exemplars = [s.exemplar for s in samples if s.exemplar]
+        self.assertGreaterEqual(len(exemplars), 2)
+        for exemplar in exemplars:
+            self.assertRegex(exemplar.labels["trace_id"], "^[0-9a-f]{32}$")
+            self.assertAlmostEqual(exemplar.timestamp, time.time(), delta=60)

@@ -1,11 +1,12 @@
 //! The config as it is typed: every key, its kind and its default, in the order of the reference.
 //!
 //! A key of a path is in `path`, one of the guard or the ramp in `guard`, one of the mirror in `mirror`,
-//! one of TLS in `tls`, all others are here.
+//! one of TLS in `tls`, one of logs and traces in `telemetry`, all others are here.
 
 pub(crate) mod guard;
 mod mirror;
 pub(crate) mod path;
+pub(crate) mod telemetry;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
@@ -22,9 +23,11 @@ use crate::config::mirror::{MirrorConfig, RouteMirror};
 use crate::config::raw::guard::{Ramp, guard, ramp};
 use crate::config::raw::mirror::mirror;
 use crate::config::raw::path::{Path, path};
+use crate::config::raw::telemetry::{AccessLog, Trace, access_log, log, trace};
 use crate::config::raw::tls::{ClientTls, ServerTls};
 use crate::config::section::{Fault, Faults, Section};
-use crate::config::values::{AdminAddress, ForceFrom, LogFormat, LogTarget, Methods, Share, Size};
+use crate::config::telemetry::LogConfig;
+use crate::config::values::{AdminAddress, ForceFrom, Methods, Share, Size};
 use crate::vocab::{Side, Weight};
 
 /// Everything in a file, each value sound by itself; the config checks them together.
@@ -46,14 +49,17 @@ pub(crate) struct Raw {
     pub(crate) ramp: Option<Ramp>,
     pub(crate) drain: Drain,
     pub(crate) access_log: AccessLog,
+    pub(crate) log: LogConfig,
+    pub(crate) trace: Trace,
 }
 
 impl Raw {
-    /// The same, but that no file is named.
-    pub(crate) fn without_tls(mut self) -> Self {
+    /// The same, but that no file of secrets or of TLS is named.
+    pub(crate) fn without_files(mut self) -> Self {
         self.listen.tls = None;
         self.legacy.tls = ClientTls::default();
         self.async_.tls = ClientTls::default();
+        self.trace.headers_file = None;
         self
     }
 }
@@ -140,13 +146,6 @@ pub(crate) struct Drain {
     pub(crate) tunnels: Duration,
 }
 
-/// `[access_log]`
-#[derive(Debug)]
-pub(crate) struct AccessLog {
-    pub(crate) path: LogTarget,
-    pub(crate) format: LogFormat,
-}
-
 /// The longest that a lookup may take: a reload waits for it.
 const LOOKUP_MAX: Duration = Duration::from_secs(60);
 /// Most retries of one request: more would only multiply a backend's trouble.
@@ -190,6 +189,8 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
     let ramp = file.has("ramp").then(|| ramp(file.section("ramp")));
     let drain = drain(file.section("drain"));
     let access_log = access_log(file.section("access_log"));
+    let log = log(file.section("log"));
+    let trace = trace(file.section("trace"));
     file.finish();
     Raw {
         async_weight: async_weight.unwrap_or(Share(Weight::ZERO)),
@@ -208,6 +209,8 @@ fn document<'a>(faults: &'a Faults<'a>) -> Raw {
         ramp,
         drain,
         access_log,
+        log,
+        trace,
     }
 }
 
@@ -344,13 +347,4 @@ fn drain(mut table: Section<'_>) -> Drain {
     };
     table.finish();
     drain
-}
-
-fn access_log(mut table: Section<'_>) -> AccessLog {
-    let access_log = AccessLog {
-        path: table.or("path", LogTarget::Off),
-        format: table.or("format", LogFormat::default()),
-    };
-    table.finish();
-    access_log
 }

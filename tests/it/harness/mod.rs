@@ -7,6 +7,7 @@ pub(crate) mod backend;
 pub(crate) mod both;
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod dns;
 pub(crate) mod guard;
 pub(crate) mod h2;

@@ -1,0 +1,64 @@
+//! The program's own log: what of it is written, and how, by the config in force.
+//!
+//! To standard error; standard output is the access log's.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::config::{LogConfig, LogLayout};
+
+/// What is logged wins over `log.level` if it is named here.
+const VARIABLE: &str = "CUTOVER_LOG";
+
+type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Writer = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The program's own log.
+pub(crate) struct Log {
+    filter: Handle<EnvFilter, Registry>,
+    writer: Handle<Writer, Filtered>,
+    in_force: LogConfig,
+    is_given: bool,
+}
+
+impl Log {
+    /// Begins it, as the environment says and by the defaults, before there is a config.
+    pub(crate) fn start() -> Self {
+        let in_force = LogConfig::default();
+        let given = EnvFilter::try_from_env(VARIABLE).ok();
+        let is_given = given.is_some();
+        let filter = given.unwrap_or_else(|| in_force.level.filter());
+        let (filter, filter_handle) = reload::Layer::new(filter);
+        let (writer, writer_handle) = reload::Layer::new(writer(in_force.format));
+        tracing_subscriber::registry().with(filter).with(writer).init();
+        Self { filter: filter_handle, writer: writer_handle, in_force, is_given }
+    }
+
+    /// Goes on by `config`.
+    pub(crate) fn adopt(&mut self, config: &LogConfig) {
+        if self.in_force == *config {
+            return;
+        }
+        // They fail only once the subscriber is gone, and there is no log.
+        if config.format != self.in_force.format {
+            let _ = self.writer.reload(writer(config.format));
+        }
+        if config.level != self.in_force.level && !self.is_given {
+            let _ = self.filter.reload(config.level.filter());
+        }
+        self.in_force = config.clone();
+    }
+}
+
+fn writer(format: LogLayout) -> Writer {
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    match (format, is_terminal) {
+        (LogLayout::Text, _) | (LogLayout::Auto, true) => layer.with_ansi(is_terminal).boxed(),
+        (LogLayout::Json, _) | (LogLayout::Auto, false) => layer.json().boxed(),
+    }
+}
