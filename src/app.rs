@@ -3,40 +3,40 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::access_log;
 use crate::admin;
-use crate::admin::office::Office;
+use crate::admin::office::{Office, Upgrading};
 use crate::compare::Comparison;
+use crate::config::values::AdminAddress;
 use crate::config::{Config, ConfigError};
 use crate::drain::{Phase, Signal};
 use crate::guard::desk::Guard;
-use crate::listen::{self, Bound, Crew};
+use crate::handover::{Bequest, Return};
+use crate::inherit::{Inheritance, Predecessor};
 use crate::metrics::Metrics;
-use crate::mirror::hub::Hub;
-use crate::mirror::run as mirror;
 use crate::publisher::Publisher;
-use crate::snapshot::Turns;
+use crate::relief::{Failure, Relief, Successor};
+use crate::sockets::{self, Bound, Labelled, Stock};
+use crate::threads::{Beside, ControlRuntime, spawn_control, spawn_mirror, spawn_workers};
 use crate::trace::run::{self as trace, Exporter};
-use crate::trace::span::Finished;
+use crate::upgrade::{Program, Upgrades};
 use crate::vocab::{PerSide, Side};
-use crate::worker;
 
 /// How long workers may take to notice that they are cut off.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
-/// How long a start waits for the names of its config: one that DNS does not know must not keep the
-/// other path from serving.
-const FIRST_LOOKUPS: Duration = Duration::from_secs(5);
+/// How long connections are told to close, once a successor has taken over, before those that are idle are
+/// closed: a client that asks that often meets no connection which closes under its request.
+const TOLD: Duration = Duration::from_secs(2);
 
 /// A running proxy.
 #[derive(Debug)]
@@ -44,23 +44,17 @@ pub struct App {
     /// Where clients reach it, with ports that the system chose.
     pub addresses: Vec<SocketAddr>,
     /// What the admin listener is bound to.
-    pub admin: crate::config::values::AdminAddress,
+    pub admin: AdminAddress,
     publisher: Arc<Publisher>,
     metrics: Arc<Metrics>,
     signal: Arc<Signal>,
     workers: Vec<JoinHandle<()>>,
     workers_done: oneshot::Receiver<()>,
-    mirror: Control,
-    control: Control,
+    mirror: Beside,
+    control: Beside,
+    upgrades: Arc<Upgrades>,
     log: Option<access_log::Writer>,
     exporter: Exporter,
-}
-
-/// A thread beside the workers.
-#[derive(Debug)]
-struct Control {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
 }
 
 /// How a drain ended.
@@ -91,6 +85,20 @@ impl App {
     /// # Errors
     /// When an address is taken, the state directory can't be written to, or a worker not started.
     pub fn start(config: Config, file: PathBuf) -> anyhow::Result<Self> {
+        Self::start_with(config, file, Inheritance::default(), None)
+    }
+
+    /// As [`Self::start`], with what this process was given, and the program for upgrades of it.
+    ///
+    /// # Errors
+    /// As there, or when a socket was given that no address of the config names.
+    pub fn start_with(
+        config: Config,
+        file: PathBuf,
+        inheritance: Inheritance,
+        program: Option<Program>,
+    ) -> anyhow::Result<Self> {
+        let Inheritance { mut stock, predecessor } = inheritance;
         let workers = match config.listen.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -99,39 +107,44 @@ impl App {
         let log = access_log::start(&config.access_log, metrics.log_lines_lost())
             .context("can't open the access log")?;
         let (log_sender, log) = log.unzip();
-        let admin_listener = admin::bind(&config.admin)?;
-        let mut bound = config
-            .listen
-            .addresses
-            .iter()
-            .map(|address| {
-                let bound = listen::bind(*address, workers);
-                bound.with_context(|| format!("can't listen on {address}"))
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let (admin_listener, bound) = bind(&config, &mut stock, workers)?;
+        // Addresses that the config has no more stay with the process before, and end with its drain.
+        drop(stock);
+        let returns = predecessor.as_ref().map(|before| prepare(before, &metrics)).transpose()?;
+        let copies = match program {
+            Some(_) => copies(&bound, &admin_listener)?,
+            None => Vec::new(),
+        };
         let addresses = bound.iter().map(|bound| bound.address).collect();
-        let runtime = ControlRuntime(Builder::new_current_thread().enable_all().build().ok());
+        let given = bound.iter().filter(|bound| bound.is_given);
+        let given = given.map(|bound| bound.address).collect();
+        let runtime = ControlRuntime::new();
         let handle = runtime.handle()?;
         let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers, handle)?);
+        publisher.go_on(&returns.unwrap_or_default());
         let signal = Arc::new(Signal::default());
         let admin = admin_listener.address.clone();
-        let comparison = Arc::new(Comparison::new(&random_key()?));
-        let guard = Guard::new(publisher.clone(), comparison.clone())?;
-        let office = Office {
-            publisher: publisher.clone(),
-            guard: guard.clone(),
-            comparison: comparison.clone(),
-            metrics: metrics.clone(),
-            phase: signal.follow(),
-            started: std::time::SystemTime::now(),
-            is_private: admin.is_private(),
-        };
+        let (office, upgrades) = furnish(&publisher, &signal, &admin, (program, copies))?;
+        let is_ours = watch::Sender::new(predecessor.is_none());
+        if predecessor.is_none() {
+            publisher.begin()?;
+        }
         // First the names, then the requests: until then these wait in the accept queue.
-        let control = control(runtime.take()?, admin_listener, office.clone())?;
-        let (mirror, hub) = spawn_mirror(&publisher, comparison, workers)?;
+        let control = spawn_control(runtime, admin_listener, office.clone(), is_ours.subscribe())?;
+        let (mirror, hub) = spawn_mirror(&publisher, office.comparison.clone(), workers)?;
         let (exporter, spans) = trace::start(publisher.clone()).context("can't export spans")?;
         let senders = (log_sender.as_ref(), &spans);
-        let (threads, workers_done) = spawn_workers(&mut bound, &hub, &office, &signal, senders)?;
+        let (threads, workers_done) = spawn_workers(bound, &hub, &office, &signal, senders)?;
+        if let Some(predecessor) = predecessor {
+            predecessor.take_over(given)?;
+            // Who waits to be accepted does not wait for a disk.
+            signal.advance(Phase::Serving);
+            // There is no way back: what a full disk refuses now is written by the guard's next beats.
+            if let Err(error) = publisher.begin() {
+                tracing::error!(%error, "the state directory");
+            }
+            is_ours.send_replace(true);
+        }
         signal.advance(Phase::Serving);
         metrics.set_phase(&Phase::NAMES, Phase::Serving.name());
         Ok(Self {
@@ -144,6 +157,7 @@ impl App {
             workers_done,
             mirror,
             control,
+            upgrades,
             log,
             exporter,
         })
@@ -169,13 +183,34 @@ impl App {
         self.publisher.reload()
     }
 
+    /// Waits until a successor has taken over: then this process has only to drain.
+    pub async fn relieved(&self) -> Successor {
+        self.upgrades.relief().wait().await
+    }
+
+    /// Hands everything over to a new process of the program that lies where this one did, which has to be ready
+    /// within `patience`.
+    ///
+    /// # Errors
+    /// Why there is none; this process goes on as before.
+    pub async fn upgrade(&self, patience: Duration) -> Result<Successor, Failure> {
+        let upgrades = self.upgrades.clone();
+        let upgraded = spawn_blocking(move || upgrades.run(patience)).await;
+        upgraded.unwrap_or(Err(Failure::Refused("the upgrade panicked")))
+    }
+
     /// Drains: the steps are those of ARCHITECTURE.md, in that order.
     pub async fn drain(mut self) -> Outcome {
         let began = Instant::now();
         let drain = self.publisher.current().config.drain;
+        let upgrades = self.upgrades.clone();
+        // Sockets must not be both deafened and handed on.
+        let _ = spawn_blocking(move || upgrades.call_off()).await;
+        let is_relieved = self.upgrades.relief().successor().is_some();
         let in_flight: u64 = Side::ALL.iter().map(|side| self.metrics.in_flight(*side)).sum();
         self.enter(Phase::Leaving);
-        sleep(drain.delay).await;
+        // A load balancer finds the successor ready; only connections have to be told.
+        sleep(if is_relieved { TOLD.min(drain.timeout / 2) } else { drain.delay }).await;
         self.enter(Phase::Draining);
         if timeout(drain.timeout, &mut self.workers_done).await.is_err() {
             self.enter(Phase::Cut);
@@ -221,124 +256,71 @@ impl App {
     }
 }
 
-/// The control plane's runtime before its thread runs. A start that fails drops it within another
-/// runtime, where none may wait for its end.
-struct ControlRuntime(Option<Runtime>);
-
-impl ControlRuntime {
-    fn handle(&self) -> anyhow::Result<Handle> {
-        self.0.as_ref().map(|runtime| runtime.handle().clone()).context("can't make a runtime")
-    }
-
-    fn take(mut self) -> anyhow::Result<Runtime> {
-        self.0.take().context("can't make a runtime")
-    }
-}
-
-impl Drop for ControlRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Control {
-    fn end(self, name: &str) {
-        // It may have ended by itself.
-        let _ = self.stop.send(());
-        if self.thread.join().is_err() {
-            tracing::error!("{name} panicked");
-        }
-    }
-}
-
-/// Starts the mirror's thread; its seed is unlike the workers'.
-fn spawn_mirror(
-    publisher: &Arc<Publisher>,
-    comparison: Arc<Comparison>,
+/// Takes the sockets that were given for the addresses of a config, and binds the others.
+fn bind(
+    config: &Config,
+    stock: &mut Stock,
     workers: usize,
-) -> anyhow::Result<(Control, Arc<Hub>)> {
-    let (hub, orders) = Hub::new(publisher.metrics().mirror.stock.clone());
-    let (stop, stopped) = oneshot::channel();
-    let setup = mirror::Setup {
-        hub: hub.clone(),
-        orders,
-        publisher: publisher.clone(),
-        comparison,
-        seed: seed(workers),
-    };
-    let thread = thread::Builder::new().name("mirror".to_owned()).spawn(move || {
-        if let Err(error) = mirror::run(setup, stopped) {
-            tracing::error!(%error, "the mirror can't run");
-        }
-    });
-    Ok((Control { stop, thread: thread.context("can't start the mirror")? }, hub))
+) -> anyhow::Result<(admin::Listener, Vec<Bound>)> {
+    let named = config.listen.addresses.iter().map(SocketAddr::to_string);
+    let named: Vec<_> = named.chain([config.admin.address.to_string()]).collect();
+    if let Some(address) = stock.stranger(&named) {
+        bail!("a socket was given for {address}, which no address of the config names");
+    }
+    let admin = admin::bind(&config.admin, stock)?;
+    let mut bound = Vec::new();
+    for address in &config.listen.addresses {
+        let given = stock.listeners(*address, workers).transpose();
+        let one = given.unwrap_or_else(|| Ok(sockets::bind(*address, workers)?));
+        bound.push(one.with_context(|| format!("can't listen on {address}"))?);
+    }
+    Ok((admin, bound))
 }
 
-fn spawn_workers(
-    bound: &mut [Bound],
-    hub: &Arc<Hub>,
-    office: &Office,
+/// Tells the process before that all could be bound; the paced returns that it leaves.
+fn prepare(predecessor: &Predecessor, metrics: &Metrics) -> anyhow::Result<Vec<Return>> {
+    let Bequest { succeeded, failed, returns } = predecessor.prepared()?;
+    metrics.upgraded(true, succeeded);
+    metrics.upgraded(false, failed);
+    Ok(returns)
+}
+
+/// The guard, what upgrades this process to a program by these sockets, and what the admin API shows of both.
+fn furnish(
+    publisher: &Arc<Publisher>,
     signal: &Signal,
-    (log, spans): (Option<&SyncSender<Vec<u8>>>, &SyncSender<Finished>),
-) -> anyhow::Result<(Vec<JoinHandle<()>>, oneshot::Receiver<()>)> {
-    let workers = office.metrics.shards().len();
-    let (crew, mailboxes) = Crew::new(workers);
-    let turns = Arc::new(Turns::default());
-    // Dropped by the last worker that ends.
-    let (done, all_done) = oneshot::channel();
-    let done = Arc::new(Done(Some(done)));
-    let (started, all_started) = std::sync::mpsc::channel();
-    let mut threads = Vec::new();
-    for (index, mailbox) in mailboxes.into_iter().enumerate() {
-        let setup = worker::Setup {
-            index,
-            listeners: bound.iter_mut().filter_map(|bound| bound.sockets.pop()).collect(),
-            crew: crew.clone(),
-            mailbox,
-            publisher: office.publisher.clone(),
-            hub: hub.clone(),
-            turns: turns.clone(),
-            shard: office.metrics.shard(index),
-            log: log.cloned(),
-            spans: spans.clone(),
-            phase: signal.follow(),
-            seed: seed(index),
-        };
-        let (done, started) = (done.clone(), started.clone());
-        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = worker::run(setup, move || {
-                // Nobody listens any more if another worker could not start.
-                let _ = started.send(());
-            }) {
-                tracing::error!(%error, worker = index, "worker ended");
-            }
-            drop(done);
-        });
-        threads.push(thread.context("can't start a worker")?);
-    }
-    drop(started);
-    anyhow::ensure!(all_started.iter().count() == workers, "a worker can't start; see the log");
-    Ok((threads, all_done))
+    admin: &AdminAddress,
+    (program, copies): (Option<Program>, Vec<Labelled>),
+) -> anyhow::Result<(Office, Arc<Upgrades>)> {
+    let comparison = Arc::new(Comparison::new(&random_key()?));
+    let guard = Guard::new(publisher.clone(), comparison.clone())?;
+    let relief = Relief::default();
+    let upgrades = Arc::new(Upgrades::new(program, copies, guard.clone(), relief.clone()));
+    let upgrading = {
+        let upgrades = upgrades.clone();
+        Upgrading::new(move |patience| upgrades.run(patience))
+    };
+    let office = Office {
+        publisher: publisher.clone(),
+        guard,
+        comparison,
+        metrics: publisher.metrics().clone(),
+        phase: signal.follow(),
+        started: std::time::SystemTime::now(),
+        is_private: admin.is_private(),
+        relief,
+        upgrading,
+    };
+    Ok((office, upgrades))
 }
 
-/// Tells the drain that the last worker has ended.
-struct Done(Option<oneshot::Sender<()>>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            // Nobody listens when the process ends without a drain.
-            let _ = done.send(());
-        }
+/// All sockets once more, for a successor.
+fn copies(bound: &[Bound], admin: &admin::Listener) -> anyhow::Result<Vec<Labelled>> {
+    let mut copies = vec![admin.copy()?];
+    for bound in bound {
+        copies.extend(bound.copies()?);
     }
-}
-
-/// Unlike for each worker and each start; std's hasher keys are random.
-fn seed(worker: usize) -> u64 {
-    use std::hash::BuildHasher;
-    std::hash::RandomState::new().hash_one(worker)
+    Ok(copies)
 }
 
 /// By which values are hashed that may not be shown.
@@ -347,34 +329,4 @@ fn random_key() -> anyhow::Result<[u8; 16]> {
     let filled = SystemRandom::new().fill(&mut key);
     filled.ok().context("the system has no random numbers")?;
     Ok(key)
-}
-
-/// Starts the control plane, and waits until the names of the config have been looked up once.
-fn control(runtime: Runtime, listener: admin::Listener, office: Office) -> anyhow::Result<Control> {
-    let (stop, stopped) = oneshot::channel();
-    let (asked, all_asked) = std::sync::mpsc::channel();
-    let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
-        runtime.block_on(async move {
-            let (publisher, guard) = (office.publisher.clone(), office.guard.clone());
-            let first = move || {
-                // Nobody waits any more if it took too long.
-                let _ = asked.send(());
-            };
-            tokio::select! {
-                () = admin::serve(listener, office) => {}
-                () = crate::config::watch::run(publisher.clone()) => {}
-                () = crate::dns::run(publisher.clone(), first) => {}
-                () = crate::upkeep::run(publisher) => {}
-                () = crate::guard::run::run(guard) => {}
-                // Either stopped, or the app is gone.
-                _ = stopped => {}
-            }
-        });
-        // Without waiting for a reload that hangs in name resolution: a stop is bounded.
-        runtime.shutdown_background();
-    })?;
-    if all_asked.recv_timeout(FIRST_LOOKUPS).is_err() {
-        tracing::warn!("names are not resolved yet; their endpoints are missing until they are");
-    }
-    Ok(Control { stop, thread })
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::durable;
@@ -22,6 +23,7 @@ const HELM_MAX: u64 = 1 << 20;
 pub struct Ledger {
     dir: PathBuf,
     changes: Mutex<ChangeLog>,
+    is_handed_on: AtomicBool,
 }
 
 impl Ledger {
@@ -43,7 +45,8 @@ impl Ledger {
         if let Some(change) = helm.change.as_ref().filter(|_| known < Some(helm.seq)) {
             changes.append(change);
         }
-        Ok((Self { dir: dir.to_owned(), changes: Mutex::new(changes) }, helm))
+        let (changes, is_handed_on) = (Mutex::new(changes), AtomicBool::new(false));
+        Ok((Self { dir: dir.to_owned(), changes, is_handed_on }, helm))
     }
 
     /// Where it is.
@@ -52,9 +55,17 @@ impl Ledger {
         &self.dir
     }
 
+    /// The directory is another process's from now on: nothing is written any more.
+    pub fn hand_on(&self) {
+        self.is_handed_on.store(true, Ordering::Release);
+    }
+
     /// Writes the helm, and waits until it is on disk; false if it could not be.
     #[must_use]
     pub fn keep(&self, helm: &Helm) -> bool {
+        if self.is_handed_on.load(Ordering::Acquire) {
+            return false;
+        }
         let written = serde_json::to_vec_pretty(helm)
             .map_err(io::Error::from)
             .and_then(|content| durable::replace(&self.dir, HELM, &content));
@@ -63,6 +74,9 @@ impl Ledger {
 
     /// Appends to the change log.
     pub fn note(&self, change: &Change) {
+        if self.is_handed_on.load(Ordering::Acquire) {
+            return;
+        }
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).append(change);
     }
 }
@@ -121,6 +135,19 @@ mod tests {
         ledger.note(&rollback);
         let (_, kept) = Ledger::open(dir.path()).unwrap();
         assert_eq!((kept.seq, kept.latch.map(|latch| latch.id)), (2, Some("rb-2".to_owned())));
+    }
+
+    #[test]
+    fn what_is_handed_on_is_not_written_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(dir.path()).unwrap();
+        assert!(ledger.keep(&helm(1)));
+        ledger.note(&helm(1).change.unwrap());
+        ledger.hand_on();
+        assert!(!ledger.keep(&helm(2)));
+        ledger.note(&helm(2).change.unwrap());
+        assert_eq!(logged(dir.path()), [Some(1)]);
+        assert_eq!(Ledger::open(dir.path()).unwrap().1, helm(1));
     }
 
     #[test]

@@ -15,12 +15,14 @@
 
 // In reading order: what a request meets, then what surrounds it.
 pub mod app;
+pub mod threads;
 pub mod worker;
 
 pub mod listen;
 pub mod proxy_protocol;
 pub mod quota;
 pub mod serve;
+pub mod sockets;
 
 mod arrival;
 mod departure;
@@ -40,14 +42,18 @@ pub mod drain;
 pub mod durable;
 pub mod error;
 pub mod guard;
+pub mod handover;
 pub mod ids;
+pub mod inherit;
 pub mod ledger;
 pub mod metrics;
 pub mod mirror;
 pub mod record;
+pub mod relief;
 pub mod report;
 pub mod tick;
 pub mod trace;
+pub mod upgrade;
 pub mod vocab;
 
 pub mod config;

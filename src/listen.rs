@@ -1,98 +1,35 @@
-//! Listening sockets: bind them, accept from them, spread what comes over the workers, and stop
-//! without losing a handshake.
+//! Accepting: from the listening sockets, spread over the workers, and stopped without losing a
+//! handshake.
 //!
-//! Each worker has sockets of its own (SO_REUSEPORT), so accepting takes no lock. The kernel
-//! spreads connections by hash, which is lopsided while they are few: a worker that has more than
-//! the least loaded one hands a fresh connection over. Closing such a socket would reset what waits
-//! in its queue, so it is first made deaf to new handshakes and emptied.
+//! Each worker has sockets of its own, so accepting takes no lock. The kernel spreads connections by
+//! hash, which is lopsided while they are few: a worker that has more than the least loaded one
+//! hands a fresh connection over. Closing such a socket would reset what waits in its queue, so it is
+//! first made deaf to new handshakes and emptied; one that a successor or systemd has, too, is just let go of.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::metrics::shard::Shard;
 use crate::quota::Quota;
+use crate::relief::Relief;
+use crate::sockets::{BACKLOG, BoundSocket};
 
-/// Handshakes that the kernel may hold for us; it cuts this to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
 /// Connections that may be on their way from one worker to another.
 const MAILBOX: usize = 1024;
 /// How long a deaf socket waits for handshakes under way: twice a long round trip.
 const DEAF: Duration = Duration::from_millis(250);
 /// How long accepting pauses when it can't go on.
 const BACK_OFF: Duration = Duration::from_millis(50);
-
-/// One address, bound once for each worker, and the lock that keeps a second copy away.
-#[derive(Debug)]
-pub struct Bound {
-    /// The address, with the port that was chosen.
-    pub address: SocketAddr,
-    /// A socket for each worker.
-    pub sockets: Vec<BoundSocket>,
-}
-
-/// One worker's socket. The lock goes with the last socket of its address, not with the process:
-/// a successor may listen while this one still drains.
-#[derive(Debug)]
-pub struct BoundSocket {
-    listener: std::net::TcpListener,
-    lock: Option<Arc<UnixListener>>,
-}
-
-/// Binds `address` once for each of `workers` workers.
-///
-/// # Errors
-/// When the address is taken, by this program or another.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Bound> {
-    let lock = if address.port() == 0 { None } else { Some(Arc::new(lock(address)?)) };
-    let first = bind_one(address)?;
-    let address = first.local_addr()?;
-    let others = (1..workers).map(|_| bind_one(address));
-    let sockets = std::iter::once(Ok(first))
-        .chain(others)
-        .map(|listener| Ok(BoundSocket { listener: listener?, lock: lock.clone() }))
-        .collect::<io::Result<_>>()?;
-    Ok(Bound { address, sockets })
-}
-
-/// SO_REUSEPORT would let a second copy of this program silently take half of the connections. An
-/// abstract unix socket lives in the same network namespace as the port, and dies with us.
-fn lock(address: SocketAddr) -> io::Result<UnixListener> {
-    let name = format!("cutover-listen-{address}");
-    let name = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-    UnixListener::bind_addr(&name).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            io::Error::new(error.kind(), "another cutover process listens here already")
-        }
-        _ => error,
-    })
-}
-
-fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Accepted sockets inherit both: a system call less for each connection.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 // === Crew ===
 
@@ -115,6 +52,7 @@ pub struct Crew {
     open: AtomicUsize,
     accepting: AtomicUsize,
     quota: Arc<Quota>,
+    relief: Relief,
     mailboxes: Vec<mpsc::Sender<Arrival>>,
 }
 
@@ -138,9 +76,9 @@ impl Drop for Seat {
 }
 
 impl Crew {
-    /// A crew of `workers`, with each worker's mailbox.
+    /// A crew of `workers` that `relief` ends, with each worker's mailbox.
     #[must_use]
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<Arrival>>) {
+    pub fn new(workers: usize, relief: Relief) -> (Arc<Self>, Vec<mpsc::Receiver<Arrival>>) {
         let (mailboxes, receivers) = (0..workers).map(|_| mpsc::channel(MAILBOX)).unzip();
         let loads = (0..workers).map(|_| Load::default()).collect();
         (
@@ -149,6 +87,7 @@ impl Crew {
                 open: AtomicUsize::new(0),
                 accepting: AtomicUsize::new(0),
                 quota: Arc::default(),
+                relief,
                 mailboxes,
             }),
             receivers,
@@ -159,6 +98,12 @@ impl Crew {
     #[must_use]
     pub fn quota(&self) -> &Arc<Quota> {
         &self.quota
+    }
+
+    /// Whether a successor has taken over.
+    #[must_use]
+    pub fn relief(&self) -> &Relief {
+        &self.relief
     }
 
     /// Open connections of all workers.
@@ -191,7 +136,10 @@ impl Crew {
 /// One worker's end of one address.
 #[derive(Debug)]
 pub struct Acceptor {
-    listener: TcpListener,
+    // Until it runs.
+    listener: Option<std::net::TcpListener>,
+    address: SocketAddr,
+    is_kept: bool,
     _lock: Option<Arc<UnixListener>>,
     local: HeaderValue,
     worker: usize,
@@ -203,33 +151,41 @@ impl Acceptor {
     /// Accepts from `socket` for worker `worker`.
     ///
     /// # Errors
-    /// When the runtime can't take the socket.
+    /// When the socket is none.
     pub fn new(
         socket: BoundSocket,
         worker: usize,
         crew: Arc<Crew>,
         shard: Arc<Shard>,
     ) -> io::Result<Self> {
-        let listener = TcpListener::from_std(socket.listener)?;
-        let local = listener.local_addr()?.to_string();
-        let local = HeaderValue::try_from(local).map_err(io::Error::other)?;
+        let BoundSocket { listener, is_kept, lock } = socket;
+        let address = listener.local_addr()?;
+        let local = HeaderValue::try_from(address.to_string()).map_err(io::Error::other)?;
         crew.accepting.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { listener, _lock: socket.lock, local, worker, crew, shard })
+        let listener = Some(listener);
+        Ok(Self { listener, address, is_kept, _lock: lock, local, worker, crew, shard })
     }
 
-    /// Accepts until `stop` is done, then empties the socket and closes it. `max` is asked for the
-    /// most connections; `serve` gets those that stay with this worker.
+    /// Accepts until `stop` is done, then empties the socket and closes it, unless a successor has it. `max`
+    /// is asked for the most connections; `serve` gets those that stay with this worker.
     pub async fn run(
-        self,
+        mut self,
         stop: impl Future<Output = ()>,
         max: impl Fn() -> usize,
         serve: impl Fn(TcpStream, SocketAddr, HeaderValue, Seat),
     ) {
         let mut stop = std::pin::pin!(stop);
+        let listener = match self.listen() {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, address = %self.address, "can't listen");
+                return;
+            }
+        };
         loop {
             let (stream, peer) = tokio::select! {
                 () = &mut stop => break,
-                accepted = self.accept(&max) => accepted,
+                accepted = self.accept(&listener, &max) => accepted,
             };
             // What was accepted is served, also when a drain begins while it waits for a seat.
             let (seat, stopped) = tokio::select! {
@@ -241,25 +197,42 @@ impl Acceptor {
                 break;
             }
         }
-        if let Err(error) = deafen(&self.listener) {
+        // What waits in it is served by whoever has it then.
+        if self.is_kept || self.crew.relief.has_taken(self.address) {
+            return;
+        }
+        if let Err(error) = deafen(&listener) {
             tracing::warn!(%error, "can't hold back handshakes; some may be reset");
         }
         let end = Instant::now() + DEAF;
-        while let Ok((stream, peer)) = timeout_at(end, self.accept(&|| usize::MAX)).await {
+        while let Ok((stream, peer)) = timeout_at(end, self.accept(&listener, &|| usize::MAX)).await
+        {
             let seat = self.wait_for_seat(&|| usize::MAX).await;
             self.place(stream, peer, seat, &serve);
         }
     }
 
+    /// The socket, in the runtime's hands. One that was only reserved listens from now on, and not before: a
+    /// socket that does not is one that was hung up, to the runtime.
+    fn listen(&mut self) -> io::Result<TcpListener> {
+        let listener = self.listener.take().ok_or(io::ErrorKind::NotConnected)?;
+        SockRef::from(&listener).listen(BACKLOG)?;
+        TcpListener::from_std(listener)
+    }
+
     /// The next connection. Cancel safe.
-    async fn accept(&self, max: &impl Fn() -> usize) -> (TcpStream, SocketAddr) {
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        max: &impl Fn() -> usize,
+    ) -> (TcpStream, SocketAddr) {
         loop {
             if self.crew.connections() >= max() {
                 self.shard.connections_held_back.add(1);
                 sleep(BACK_OFF).await;
                 continue;
             }
-            match self.listener.accept().await {
+            match listener.accept().await {
                 Ok(accepted) => return accepted,
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
@@ -356,7 +329,7 @@ mod tests {
     #[test]
     fn three_eight_and_sixty_four_connections_spread_to_within_one() {
         for connections in [3, 8, 64] {
-            let (crew, _mailboxes) = Crew::new(2);
+            let (crew, _mailboxes) = Crew::new(2, Relief::default());
             // The worst case of the kernel's hash: all at one worker.
             let seats: Vec<Seat> =
                 (0..connections).filter_map(|_| crew.seat(0, connections)).collect();
@@ -366,17 +339,5 @@ mod tests {
             drop(seats);
             assert_eq!(crew.connections(), 0);
         }
-    }
-
-    #[test]
-    fn a_second_copy_is_kept_away() {
-        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-        // A port that the system chose is not locked; take its number as an operator would.
-        let address = first.address;
-        drop(first);
-        let held = bind(address, 2).unwrap();
-        assert_eq!(bind(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(held);
-        assert!(bind(address, 2).is_ok());
     }
 }

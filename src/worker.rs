@@ -21,7 +21,7 @@ use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::drain::{Follower, Phase};
 use crate::ids::Ids;
-use crate::listen::{Acceptor, Arrival, BoundSocket, Crew, Seat};
+use crate::listen::{Acceptor, Arrival, Crew, Seat};
 use crate::metrics::shard::Shard;
 use crate::mirror::hub::Hub;
 use crate::mirror::select::Selector;
@@ -34,6 +34,7 @@ use crate::serve::streams::StreamSeat;
 use crate::serve::tunnel::TunnelSeat;
 use crate::serve::{ClientConnection, http1, http2};
 use crate::snapshot::Turns;
+use crate::sockets::BoundSocket;
 use crate::tick::{Span, TICK, Ticks};
 use crate::trace::span::Finished;
 use crate::trace::tracer::Tracer;
@@ -165,9 +166,14 @@ impl Worker {
 impl Desk {
     fn spawn_acceptor(self: Rc<Self>, acceptor: Acceptor, mut phase: Follower) {
         spawn(async move {
+            // Before that a process that is succeeded accepts. A signal that is gone stops the acceptor too.
+            let _ = phase.wait_for(|phase| *phase >= Phase::Serving).await;
+            let relief = self.crew.relief().clone();
             let stop = async move {
-                // A signal that is gone stops the acceptor too.
-                let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+                tokio::select! {
+                    _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+                    _ = relief.wait() => {}
+                }
             };
             let max = || self.proxy.view().snapshot.config.listen.max_connections;
             let serve = |stream, peer, local, seat| self.clone().serve(stream, peer, local, seat);

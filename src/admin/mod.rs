@@ -15,8 +15,10 @@ mod report;
 pub mod status;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +42,9 @@ use crate::admin::office::{Answer, Office, document, json, not_allowed, problem,
 use crate::admin::orders::Order;
 use crate::config::Admin;
 use crate::config::values::AdminAddress;
+use crate::handover::{Label, Role};
 use crate::metrics::openmetrics;
+use crate::sockets::{Labelled, Stock};
 use crate::vocab::Side;
 
 /// Connections at once.
@@ -61,6 +65,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 pub struct Listener {
     /// Where it listens, with the port that was chosen.
     pub address: AdminAddress,
+    // As in the config.
+    configured: String,
     socket: Socket,
 }
 
@@ -70,25 +76,61 @@ enum Socket {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// Binds the admin listener.
+impl Listener {
+    /// Its socket once more, to be handed on.
+    ///
+    /// # Errors
+    /// When the process has too many descriptors.
+    pub fn copy(&self) -> io::Result<Labelled> {
+        let socket = match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        };
+        let socket = socket.try_clone_to_owned()?;
+        let (configured, bound) = (self.configured.clone(), self.address.to_string());
+        Ok(Labelled {
+            label: Label { role: Role::Admin, configured, bound, is_kept: false },
+            socket,
+        })
+    }
+}
+
+/// Binds the admin listener, or takes the socket in `stock` that is for its address.
 ///
 /// # Errors
 /// When the address is taken, or the token file can't be used.
-pub fn bind(admin: &Admin) -> anyhow::Result<Listener> {
+pub fn bind(admin: &Admin, stock: &mut Stock) -> anyhow::Result<Listener> {
     if let Some(file) = &admin.token_file {
         guard::read_token(file)?;
     }
-    let cannot = || format!("can't bind the admin listener to {}", admin.address);
-    match &admin.address {
+    let configured = admin.address.to_string();
+    let (address, socket) = match (&admin.address, stock.admin(&configured)) {
+        (AdminAddress::Tcp(_), Some(given)) => {
+            let socket = std::net::TcpListener::from(given);
+            socket.set_nonblocking(true)?;
+            (AdminAddress::Tcp(socket.local_addr()?), Socket::Tcp(socket))
+        }
+        (AdminAddress::Unix(_), Some(given)) => {
+            let socket = std::os::unix::net::UnixListener::from(given);
+            socket.set_nonblocking(true)?;
+            (admin.address.clone(), Socket::Unix(socket))
+        }
+        (address, None) => bind_anew(address)?,
+    };
+    Ok(Listener { address, configured, socket })
+}
+
+fn bind_anew(address: &AdminAddress) -> anyhow::Result<(AdminAddress, Socket)> {
+    let cannot = || format!("can't bind the admin listener to {address}");
+    match address {
         AdminAddress::Tcp(address) => {
             let socket = std::net::TcpListener::bind(address).with_context(cannot)?;
             socket.set_nonblocking(true)?;
-            let address = AdminAddress::Tcp(socket.local_addr()?);
-            Ok(Listener { address, socket: Socket::Tcp(socket) })
+            Ok((AdminAddress::Tcp(socket.local_addr()?), Socket::Tcp(socket)))
         }
         AdminAddress::Unix(path) => {
             let socket = bind_unix(path).with_context(cannot)?;
-            Ok(Listener { address: admin.address.clone(), socket: Socket::Unix(socket) })
+            Ok((address.clone(), Socket::Unix(socket)))
         }
     }
 }
@@ -106,16 +148,18 @@ fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(socket)
 }
 
-/// Serves until it is dropped.
+/// Serves until it is dropped, or a successor does.
 pub async fn serve(listener: Listener, office: Office) {
     let desk = Desk { office, dashboard: Arc::default() };
     tokio::select! {
-        ended = accept(listener.socket, &desk) => {
-            tracing::error!(error = %ended, "the admin listener can't serve");
-            std::future::pending::<()>().await;
+        error = accept(listener.socket, &desk) => {
+            tracing::error!(%error, "the admin listener can't serve");
         }
         () = desk.dashboard.run(&desk.office) => {}
+        // Those who watch ask again, and get the successor's events.
+        _ = desk.office.relief.wait() => desk.dashboard.end(),
     }
+    std::future::pending::<()>().await;
 }
 
 /// What a request is answered from.
@@ -169,8 +213,16 @@ where
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        // A client that breaks its own connection has nobody else to tell.
-        let _ = builder.serve_connection(TokioIo::new(io), service).await;
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        tokio::select! {
+            // A client that breaks its own connection has nobody else to tell.
+            _ = &mut connection => {}
+            _ = desk.office.relief.wait() => {
+                // The next question is the successor's.
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
         drop(permit);
     });
 }

@@ -1,7 +1,8 @@
 //! What the admin API shows and changes, and the kinds of answer that it gives.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -14,6 +15,7 @@ use crate::drain::Follower;
 use crate::guard::desk::Guard;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
+use crate::relief::{Failure, Relief, Successor};
 
 /// What the admin API shows and changes.
 #[derive(Clone, Debug)]
@@ -32,6 +34,35 @@ pub struct Office {
     pub started: SystemTime,
     /// Whether only this host can reach the listener.
     pub is_private: bool,
+    /// Whether a successor has taken over.
+    pub relief: Relief,
+    /// What upgrades this process.
+    pub upgrading: Upgrading,
+}
+
+/// Upgrades this process, to a new one that has to be ready in so long; blocks.
+#[derive(Clone)]
+pub struct Upgrading(Arc<Upgrade>);
+
+type Upgrade = dyn Fn(Duration) -> Result<Successor, Failure> + Send + Sync;
+
+impl Upgrading {
+    /// What does it.
+    pub fn new(
+        upgrade: impl Fn(Duration) -> Result<Successor, Failure> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(upgrade))
+    }
+
+    pub(super) fn run(&self, patience: Duration) -> Result<Successor, Failure> {
+        (self.0)(patience)
+    }
+}
+
+impl fmt::Debug for Upgrading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrading").finish_non_exhaustive()
+    }
 }
 
 impl Office {

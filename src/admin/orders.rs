@@ -1,6 +1,5 @@
 //! Changes that the admin API makes: orders to the guard, the ramp and the paths.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use crate::guard::chores::KeepError;
 use crate::guard::decision::Decision;
 use crate::guard::desk::Guard;
 use crate::publisher::SteerError;
+use crate::relief::{Failure, PATIENCE};
 use crate::vocab::Side;
 
 /// The longest recording of a baseline, and the longest wait for a path to drain.
@@ -44,6 +44,8 @@ pub(crate) enum Order {
     Audit,
     /// Let a path finish.
     Drain(Side),
+    /// Hand everything over to a new process of the program.
+    Upgrade,
 }
 
 impl Order {
@@ -60,6 +62,7 @@ impl Order {
             ["ramp", "approve"] => Self::Approve,
             ["baseline"] => Self::Baseline,
             ["baseline", "audit"] => Self::Audit,
+            ["upgrade"] => Self::Upgrade,
             ["paths", path, "drain"] => Self::Drain(Side::from_name(path.as_bytes())?),
             _ => return None,
         })
@@ -84,9 +87,9 @@ pub(crate) async fn carry_out(office: &Office, order: Order, body: &Bytes) -> An
         Ok(details) => details,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
     };
-    let guard = office.guard.clone();
+    let office = office.clone();
     // It may wait for the disk.
-    let done = tokio::task::spawn_blocking(move || obey(&guard, &order, &details)).await;
+    let done = tokio::task::spawn_blocking(move || obey(&office, &order, &details)).await;
     done.unwrap_or_else(|_| problem(StatusCode::INTERNAL_SERVER_ERROR, "The order panicked."))
 }
 
@@ -100,7 +103,11 @@ fn details(body: &Bytes) -> Result<Details, String> {
         .map_err(|error| format!("The body is not what it should be: {error}."))
 }
 
-fn obey(guard: &Arc<Guard>, order: &Order, details: &Details) -> Answer {
+fn obey(office: &Office, order: &Order, details: &Details) -> Answer {
+    let guard = &office.guard;
+    let Some(at_work) = guard.work() else {
+        return problem(StatusCode::CONFLICT, "An upgrade is under way.");
+    };
     match order {
         Order::Reload => match guard.publisher().reload() {
             Ok(()) => {
@@ -128,6 +135,25 @@ fn obey(guard: &Arc<Guard>, order: &Order, details: &Details) -> Answer {
                 Ok(json!({ "path": side, "seconds": timeout.as_secs_f64() }))
             });
             accepted(begun)
+        }
+        Order::Upgrade => {
+            // It lets the guard rest, which waits for those who work.
+            drop(at_work);
+            upgrade(office, details)
+        }
+    }
+}
+
+fn upgrade(office: &Office, details: &Details) -> Answer {
+    let patience = match span(details, PATIENCE) {
+        Ok(patience) => patience,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
+    };
+    match office.upgrading.run(patience) {
+        Ok(successor) => json(&serde_json::to_value(successor).unwrap_or_default()),
+        Err(error @ Failure::Refused(_)) => problem(StatusCode::CONFLICT, &error.to_string()),
+        Err(error @ Failure::Failed(_)) => {
+            problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string())
         }
     }
 }
@@ -192,6 +218,7 @@ mod tests {
             ("/api/v1/paths/legacy/drain", Some(Order::Drain(Side::Legacy))),
             ("/api/v1/baseline/audit", Some(Order::Audit)),
             ("/api/v1/baseline/audit/", None),
+            ("/api/v1/upgrade", Some(Order::Upgrade)),
             ("/api/v1/resume/", None),
             ("/api/v1/resume/a/b", None),
             ("/api/v1/paths/new/drain", None),

@@ -25,10 +25,10 @@ const ANSWER_MAX: usize = 16 << 20;
 /// # Errors
 /// When nobody answers there, or not with HTTP.
 pub(crate) fn get(address: &AdminAddress, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    send(address, Request::get(path).body(Bytes::new())?)
+    send(address, Request::get(path).body(Bytes::new())?, TIMEOUT)
 }
 
-/// Gives an order, with the token if there is one; the document that answers it. Blocks.
+/// Gives an order that takes up to `work`, with the token if there is one; the document that answers it. Blocks.
 ///
 /// # Errors
 /// As [`get`], or why it was refused.
@@ -37,12 +37,13 @@ pub(crate) fn post(
     path: &str,
     token: Option<&str>,
     document: &serde_json::Value,
+    work: Duration,
 ) -> anyhow::Result<serde_json::Value> {
     let mut request = Request::post(path).header(CONTENT_TYPE, "application/json");
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    let (status, body) = send(address, request.body(document.to_string().into())?)?;
+    let (status, body) = send(address, request.body(document.to_string().into())?, TIMEOUT + work)?;
     let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     if !status.is_success() {
         bail!("{}", answer["detail"].as_str().unwrap_or(status.as_str()));
@@ -50,13 +51,17 @@ pub(crate) fn post(
     Ok(answer)
 }
 
-fn send(address: &AdminAddress, request: Request<Bytes>) -> anyhow::Result<(StatusCode, Bytes)> {
+fn send(
+    address: &AdminAddress,
+    request: Request<Bytes>,
+    limit: Duration,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = connect_and_ask(address, request);
-    let asked = runtime.block_on(async { timeout(TIMEOUT, asked).await });
+    let asked = runtime.block_on(async { timeout(limit, asked).await });
     match asked {
         Ok(answer) => answer.with_context(|| format!("can't ask the admin listener at {address}")),
-        Err(_) => bail!("the admin listener at {address} did not answer in {TIMEOUT:?}"),
+        Err(_) => bail!("the admin listener at {address} did not answer in {limit:?}"),
     }
 }
 

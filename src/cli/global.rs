@@ -1,6 +1,7 @@
 //! What every command takes, and how each prints its result.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -43,6 +44,16 @@ impl Global {
 impl Global {
     /// Gives an order to the running proxy.
     pub(crate) fn order(&self, path: &str, document: &Value) -> anyhow::Result<Value> {
+        self.order_within(path, document, Duration::ZERO)
+    }
+
+    /// Gives an order to the running proxy, which takes up to `work`.
+    pub(crate) fn order_within(
+        &self,
+        path: &str,
+        document: &Value,
+        work: Duration,
+    ) -> anyhow::Result<Value> {
         let address = self.admin()?;
         let file = match &self.token_file {
             Some(file) => Some(file.clone()),
@@ -52,7 +63,7 @@ impl Global {
             }
         };
         let token = file.map(|file| read_token(&file)).transpose()?;
-        admin_client::post(&address, path, token.as_deref(), document)
+        admin_client::post(&address, path, token.as_deref(), document, work)
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! To standard error; standard output is the access log's.
 
-use std::io::IsTerminal;
-
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -23,19 +21,21 @@ pub(crate) struct Log {
     writer: Handle<Writer, Filtered>,
     in_force: LogConfig,
     is_given: bool,
+    is_terminal: bool,
 }
 
 impl Log {
-    /// Begins it, as the environment says and by the defaults, before there is a config.
-    pub(crate) fn start() -> Self {
+    /// Begins it, as the environment says and by the defaults, before there is a config. `is_terminal`: whether
+    /// standard error is one, or will be when this process has taken over from another.
+    pub(crate) fn start(is_terminal: bool) -> Self {
         let in_force = LogConfig::default();
         let given = EnvFilter::try_from_env(VARIABLE).ok();
         let is_given = given.is_some();
         let filter = given.unwrap_or_else(|| in_force.level.filter());
         let (filter, filter_handle) = reload::Layer::new(filter);
-        let (writer, writer_handle) = reload::Layer::new(writer(in_force.format));
+        let (writer, writer_handle) = reload::Layer::new(writer(in_force.format, is_terminal));
         tracing_subscriber::registry().with(filter).with(writer).init();
-        Self { filter: filter_handle, writer: writer_handle, in_force, is_given }
+        Self { filter: filter_handle, writer: writer_handle, in_force, is_given, is_terminal }
     }
 
     /// Goes on by `config`.
@@ -45,7 +45,7 @@ impl Log {
         }
         // They fail only once the subscriber is gone, and there is no log.
         if config.format != self.in_force.format {
-            let _ = self.writer.reload(writer(config.format));
+            let _ = self.writer.reload(writer(config.format, self.is_terminal));
         }
         if config.level != self.in_force.level && !self.is_given {
             let _ = self.filter.reload(config.level.filter());
@@ -54,9 +54,8 @@ impl Log {
     }
 }
 
-fn writer(format: LogLayout) -> Writer {
+fn writer(format: LogLayout, is_terminal: bool) -> Writer {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let is_terminal = std::io::stderr().is_terminal();
     match (format, is_terminal) {
         (LogLayout::Text, _) | (LogLayout::Auto, true) => layer.with_ansi(is_terminal).boxed(),
         (LogLayout::Json, _) | (LogLayout::Auto, false) => layer.json().boxed(),

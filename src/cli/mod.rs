@@ -21,6 +21,7 @@ mod rollback;
 mod run;
 mod service;
 mod status;
+mod upgrade;
 mod watch;
 mod weight;
 
@@ -64,6 +65,8 @@ enum Command {
     Resume(resume::Resume),
     /// Let one path finish, and certify that it may be switched off.
     Drain(drain::Drain),
+    /// Let the program that lies where the running one did take over, without losing a request.
+    Upgrade(upgrade::Upgrade),
     /// Show where the answers of both paths differ.
     Diffs(diffs::Diffs),
     /// Tell the migration's story.
@@ -98,6 +101,7 @@ impl Cli {
             Command::Rollback(command) => command.run(&global),
             Command::Resume(command) => command.run(&global),
             Command::Drain(command) => command.run(&global),
+            Command::Upgrade(command) => command.run(&global),
             Command::Diffs(command) => command.run(&global),
             Command::Report(command) => command.run(&global),
             Command::Judge(command) => command.run(&global),

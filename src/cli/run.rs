@@ -1,8 +1,11 @@
 //! `cutover run`: serve until a signal, then drain.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -11,6 +14,9 @@ use crate::cli::global::Global;
 use crate::cli::log::Log;
 use crate::cli::service::{self, Pulse};
 use crate::config::Config;
+use crate::inherit::{Inheritance, Predecessor};
+use crate::relief::{Failure, PATIENCE};
+use crate::upgrade::Program;
 
 /// Exit code of a drain that had to cut something off.
 const CUT: u8 = 3;
@@ -21,22 +27,32 @@ pub(crate) struct Run {}
 
 impl Run {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
-        let mut log = Log::start();
+        // Before any thread.
+        let (program, inheritance) = (Program::own()?, Inheritance::take()?);
+        let errors = inheritance.predecessor.as_ref().and_then(Predecessor::errors);
+        let is_terminal =
+            errors.map_or_else(|| std::io::stderr().is_terminal(), IsTerminal::is_terminal);
+        let mut log = Log::start(is_terminal);
         let config = Config::load(&global.config)?;
         log.adopt(&config.log);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ended = runtime.block_on(async {
             // Caught from before the first connection, so that no signal finds its default.
             let mut signals = Signals::new()?;
-            let app = App::start(config, global.config.clone())?;
+            let file = global.config.clone();
+            let app = App::start_with(config, file, inheritance, Some(program))?;
             for address in &app.addresses {
                 tracing::info!(%address, admin = %app.admin, "serving");
             }
             service::ready("serving");
-            let mut pulse = Pulse::default();
+            let (mut pulse, mut is_relieved) = (Pulse::default(), false);
             let clocks = || app.metrics().shards().iter().map(|shard| shard.lag.count());
             tokio::select! {
-                () = reload_until_end(&mut signals, &app, &mut log) => service::stopping(),
+                () = obey_until_end(&mut signals, &app, &mut log) => service::stopping(),
+                successor = app.relieved() => {
+                    service::succeeded_by(successor.pid);
+                    is_relieved = true;
+                }
                 never = service::watch(|| pulse.goes_on(clocks())) => match never {},
             }
             tokio::select! {
@@ -45,8 +61,8 @@ impl Run {
                     tracing::warn!("second signal, ending at once");
                     Ok(ExitCode::from(CUT))
                 }
-                // Workers end one by one; the drain has a deadline of its own.
-                never = service::watch(|| true) => match never {},
+                // Workers end one by one; the drain has a deadline of its own. A successor says itself how it is.
+                never = service::watch(|| true), if !is_relieved => match never {},
             }
         });
         runtime.shutdown_background();
@@ -54,18 +70,22 @@ impl Run {
     }
 }
 
-/// Reads the config again at each hangup, until a signal to end comes. However it was read, the log goes
-/// by it.
-async fn reload_until_end(signals: &mut Signals, app: &App, log: &mut Log) {
-    let mut reloads = JoinSet::new();
+/// Reads the config again at each hangup, and upgrades the program when asked to, until a signal to end comes.
+/// However the config was read, the log goes by it.
+async fn obey_until_end(signals: &mut Signals, app: &App, log: &mut Log) {
+    let (mut reloads, mut upgrades) = (JoinSet::new(), FuturesUnordered::new());
     let mut published = app.publisher().follow();
     loop {
         tokio::select! {
             asked = signals.next() => {
-                if asked == Asked::End {
-                    return;
+                match asked {
+                    Asked::End => return,
+                    Asked::Upgrade => {
+                        upgrades.push(app.upgrade(PATIENCE));
+                        continue;
+                    }
+                    Asked::Reload => service::reloading(),
                 }
-                service::reloading();
                 // One that waits for its turn will read the file as it is then.
                 if reloads.len() < 2 {
                     let publisher = app.publisher().clone();
@@ -75,6 +95,12 @@ async fn reload_until_end(signals: &mut Signals, app: &App, log: &mut Log) {
                 }
             }
             Ok(()) = published.changed() => log.adopt(&app.publisher().current().config.log),
+            Some(upgraded) = upgrades.next() => {
+                // What fails says so itself.
+                if let Err(Failure::Refused(why)) = upgraded {
+                    tracing::error!(why, "not upgraded");
+                }
+            }
             Some(reloaded) = reloads.join_next() => {
                 if reloads.is_empty() {
                     service::ready(match reloaded {
@@ -110,6 +136,7 @@ pub(crate) fn report(outcome: &Outcome) -> ExitCode {
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     Reload,
+    Upgrade,
     End,
 }
 
@@ -117,6 +144,7 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    second: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -125,6 +153,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            second: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -133,11 +162,12 @@ impl Signals {
             _ = self.terminate.recv() => Asked::End,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.second.recv() => Asked::Upgrade,
         }
     }
 
-    /// A signal to end; a hangup in a drain has nothing left to reload.
+    /// A signal to end; a drain leaves nothing to reload or to upgrade.
     async fn end(&mut self) {
-        while self.next().await == Asked::Reload {}
+        while self.next().await != Asked::End {}
     }
 }

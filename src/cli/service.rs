@@ -1,5 +1,5 @@
-//! What systemd hears of the proxy (sd_notify(3)): that it serves, reloads and ends, and where it keeps a
-//! watchdog, that no worker is stuck. Started by anyone else, it tells nobody.
+//! What systemd hears of the proxy (sd_notify(3)): that it serves, reloads, ends or is succeeded, and
+//! where it keeps a watchdog, that no worker is stuck. Started by anyone else, it tells nobody.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -27,6 +27,11 @@ pub(crate) fn reloading() {
 /// It drains.
 pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+}
+
+/// Process `pid` has taken over, and is the one to watch from now on. Not that this one ends: the service does not.
+pub(crate) fn succeeded_by(pid: u32) {
+    tell(&[NotifyState::MainPid(pid)]);
 }
 
 /// Keeps the watchdog quiet for as long as `is_well` holds, which is asked four times in its time: one that is

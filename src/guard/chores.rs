@@ -116,10 +116,21 @@ impl Guard {
             live.history.close(latencies, &usage);
             live.history.to_keep(now)
         };
-        let Some(content) = content else {
-            return;
-        };
-        if let Err(error) = durable::replace(self.publisher.ledger().dir(), HISTORY, &content) {
+        if let Some(content) = content {
+            self.keep_file(&content);
+        }
+    }
+
+    /// Writes the history as it is.
+    pub(super) fn write_history(&self) {
+        let content = self.live().history.to_keep_now();
+        if let Some(content) = content {
+            self.keep_file(&content);
+        }
+    }
+
+    fn keep_file(&self, content: &[u8]) {
+        if let Err(error) = durable::replace(self.publisher.ledger().dir(), HISTORY, content) {
             tracing::warn!(%error, "can't write {HISTORY}");
         }
     }

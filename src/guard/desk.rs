@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -59,6 +59,8 @@ pub struct Guard {
     inbox: Mutex<Option<mpsc::Receiver<Decision>>>,
     // Decisions that the webhook has not taken yet.
     pub(super) undelivered: AtomicUsize,
+    // See `duty`.
+    pub(super) is_relieved: RwLock<bool>,
 }
 
 /// What the guard knows.
@@ -144,6 +146,7 @@ impl Guard {
             outbox,
             inbox: Mutex::new(Some(inbox)),
             undelivered: AtomicUsize::new(0),
+            is_relieved: RwLock::new(false),
         }))
     }
 
@@ -173,6 +176,9 @@ impl Guard {
 
     /// Looks once, and acts. Blocks while something is written.
     pub fn beat(&self) {
+        let Some(_at_work) = self.work() else {
+            return;
+        };
         let snapshot = self.publisher.current();
         let helm = self.publisher.helm();
         let action = self.look(&snapshot, &helm);

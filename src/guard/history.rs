@@ -84,6 +84,12 @@ impl History {
             return None;
         }
         self.kept_at = now;
+        self.to_keep_now()
+    }
+
+    /// What is to be written.
+    #[must_use]
+    pub fn to_keep_now(&self) -> Option<Vec<u8>> {
         serde_json::to_vec(&self.kept).ok()
     }
 

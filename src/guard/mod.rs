@@ -11,6 +11,7 @@ pub mod chores;
 pub mod counts;
 pub mod decision;
 pub mod desk;
+pub mod duty;
 pub mod evidence;
 pub mod fetch;
 mod figures;

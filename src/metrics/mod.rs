@@ -15,6 +15,8 @@ pub mod openmetrics;
 mod page;
 pub mod shard;
 pub mod spans;
+#[cfg(test)]
+mod tests;
 pub mod visits;
 
 use std::collections::HashSet;
@@ -48,6 +50,7 @@ pub struct Metrics {
     certificate_expiry: IntGaugeVec,
     drain_phase: IntGaugeVec,
     dns_lookups: IntCounterVec,
+    upgrades: IntCounterVec,
     /// What the guard shows.
     pub guard: GuardMetrics,
     /// What the mirror shows.
@@ -119,6 +122,10 @@ impl Metrics {
                 Opts::new("cutover_dns_lookups_total", "Lookups of host names, by result."),
                 &["result"],
             )?,
+            upgrades: IntCounterVec::new(
+                Opts::new("cutover_upgrades_total", "Upgrades of the program, by result."),
+                &["result"],
+            )?,
             shown: Mutex::default(),
             spans: shared.spans.clone(),
             shared,
@@ -137,6 +144,8 @@ impl Metrics {
         self.reloads.with_label_values(&["failure"]);
         self.dns_lookups.with_label_values(&["success"]);
         self.dns_lookups.with_label_values(&["failure"]);
+        self.upgrades.with_label_values(&["success"]);
+        self.upgrades.with_label_values(&["failure"]);
         self.registry.register(Box::new(build))?;
         self.registry.register(Box::new(self.weight.clone()))?;
         self.registry.register(Box::new(self.reloads.clone()))?;
@@ -146,6 +155,7 @@ impl Metrics {
         self.registry.register(Box::new(self.certificate_expiry.clone()))?;
         self.registry.register(Box::new(self.drain_phase.clone()))?;
         self.registry.register(Box::new(self.dns_lookups.clone()))?;
+        self.registry.register(Box::new(self.upgrades.clone()))?;
         self.registry.register(Box::new(Families::new(self.shared.clone())?))?;
         let mirror = MirrorFamilies::new(self.mirror.clone(), self.shared.clone())?;
         self.registry.register(Box::new(mirror))?;
@@ -265,6 +275,19 @@ impl Metrics {
         self.dns_lookups.with_label_values(&[result]).inc();
     }
 
+    /// Counts upgrades: of this process, or those that the ones before it have counted.
+    pub fn upgraded(&self, succeeded: bool, times: u64) {
+        let result = if succeeded { "success" } else { "failure" };
+        self.upgrades.with_label_values(&[result]).inc_by(times);
+    }
+
+    /// Upgrades that have succeeded, and that have failed.
+    #[must_use]
+    pub fn upgrades(&self) -> (u64, u64) {
+        let count = |result| self.upgrades.with_label_values(&[result]).get();
+        (count("success"), count("failure"))
+    }
+
     /// Shows the drain's phase: 1 for `current`, 0 for the others of `phases`.
     pub fn set_phase(&self, phases: &[&str], current: &str) {
         for phase in phases {
@@ -310,77 +333,5 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::error::PathFault;
-
-    #[test]
-    fn a_scrape_sums_the_workers() {
-        let metrics = Metrics::new(2).unwrap();
-        let route = metrics.route("orders").unwrap();
-        for worker in 0..2 {
-            let shard = metrics.shard(worker);
-            let cells = shard.sides.get(Side::Async).route(route);
-            cells.codes.count(200);
-            cells.duration.observe(Duration::from_millis(4));
-            shard.sides.get(Side::Async).fault(route, PathFault::Reset);
-        }
-        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
-        for line in [
-            r#"cutover_requests_total{code="200",path="async",route="orders"} 2"#,
-            r#"cutover_errors_total{kind="reset",path="async",route="orders"} 2"#,
-            r#"cutover_request_duration_seconds_bucket{path="async",route="orders",le="0.005"} 2"#,
-            r#"cutover_request_duration_seconds_bucket{path="async",route="orders",le="0.003"} 0"#,
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn what_a_config_no_longer_has_is_no_longer_shown() {
-        let metrics = Metrics::new(1).unwrap();
-        let half = Weight::from_share(0.5).unwrap();
-        metrics.set_weights([("a", half, half), ("b", half, half)].into_iter());
-        metrics.config_applied("one", 0.0);
-        metrics.set_certificates([("listen", "a.pem", 7), ("async", "b.pem", 8)].into_iter());
-        metrics.set_certificates([("listen", "b.pem", 9), ("async", "b.pem", 9)].into_iter());
-        metrics.set_weights([("b", Weight::ONE, half)].into_iter());
-        metrics.config_applied("two", 0.0);
-        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
-        let shown = text.lines().filter(|line| {
-            [
-                "cutover_weight{",
-                "cutover_config_info{",
-                "cutover_tls_certificate_expiry_timestamp_seconds{",
-            ]
-            .iter()
-            .any(|name| line.starts_with(name))
-        });
-        let expected = [
-            r#"cutover_config_info{hash="two"} 1"#,
-            r#"cutover_tls_certificate_expiry_timestamp_seconds{certificate="b.pem",section="async"} 9"#,
-            r#"cutover_tls_certificate_expiry_timestamp_seconds{certificate="b.pem",section="listen"} 9"#,
-            r#"cutover_weight{kind="configured",route="b"} 1"#,
-            r#"cutover_weight{kind="effective",route="b"} 0.5"#,
-        ];
-        assert_eq!(shown.collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn a_route_keeps_its_place_and_their_number_is_bounded() {
-        let metrics = Metrics::new(1).unwrap();
-        assert_eq!(metrics.route(DEFAULT_ROUTE), Some(RouteId(0)));
-        assert_eq!(metrics.route("a"), metrics.route("a"));
-        for index in 0..2 * ROUTES_MAX {
-            let _ = metrics.route(&format!("r{index}"));
-        }
-        assert_eq!(metrics.route("one more"), None);
-        assert_eq!(metrics.route("a"), Some(RouteId(1)));
     }
 }

@@ -58,6 +58,8 @@ pub struct Publisher {
     reloading: Mutex<()>,
     // Held while one publishes.
     state: Mutex<State>,
+    // A rollback that the first config releases.
+    adopted: Mutex<Option<Change>>,
     published: watch::Sender<()>,
     control: Handle,
     origin: Instant,
@@ -83,7 +85,7 @@ impl Publisher {
         let mut state = State { helm, epoch: 1, ..State::default() };
         let kept = state.helm.clone();
         let adopted = adopt(&mut state.helm, &config, Weight::ZERO);
-        let helm = state.helm.clone();
+        state.is_unsaved = state.helm != kept;
         let first = compile(Arc::new(config), &state, &metrics, (workers, Duration::ZERO), None)
             .map_err(|faults| ConfigError::Faults { path: file.clone(), faults })?;
         let publisher = Self {
@@ -96,17 +98,32 @@ impl Publisher {
             reload: Mutex::default(),
             reloading: Mutex::default(),
             state: Mutex::new(state),
+            adopted: Mutex::new(adopted),
             published: watch::Sender::new(()),
             control,
             origin: Instant::now(),
         };
         let first = publisher.current();
-        anyhow::ensure!(helm == kept || publisher.ledger.keep(&helm), "can't write to state_dir");
-        adopted.iter().for_each(|change| publisher.ledger.note(change));
         publisher.put_in_force(&first, true);
         publisher.show_applied(&first);
-        publisher.note("start", "", &reach(&first, &publisher.helm()));
         Ok(publisher)
+    }
+
+    /// Writes what the first config has made of what lay in the state directory: to be called once, when this
+    /// process has that directory to itself.
+    ///
+    /// # Errors
+    /// When it can't be written to.
+    pub fn begin(&self) -> anyhow::Result<()> {
+        let mut state = self.lock();
+        let is_kept = !state.is_unsaved || self.ledger.keep(&state.helm);
+        anyhow::ensure!(is_kept, "can't write to state_dir");
+        state.is_unsaved = false;
+        drop(state);
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        adopted.iter().for_each(|change| self.ledger.note(change));
+        self.note("start", "", &reach(&self.current(), &self.helm()));
+        Ok(())
     }
 
     /// The snapshot in force.

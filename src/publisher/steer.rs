@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::guard::helm::{Helm, OrderError, Way};
+use crate::handover::Return;
 use crate::publisher::Publisher;
 use crate::publisher::way::{reach, way};
 use crate::record::Change;
+use crate::route::pace::Pace;
 use crate::snapshot::State;
-use crate::vocab::Side;
+use crate::vocab::{Side, Weight};
 
 /// An order about what bounds the weight.
 #[derive(Clone, Copy)]
@@ -51,6 +54,35 @@ impl Publisher {
         self.current().is_moving
     }
 
+    /// The paced returns that are under way.
+    #[must_use]
+    pub fn returns(&self) -> Vec<Return> {
+        let (state, now) = (self.lock(), self.origin.elapsed());
+        let paces = state.paces.iter().filter_map(|(route, pace)| {
+            let (from, to) = (pace.at(now)?.share(), pace.to.share());
+            let seconds = (pace.began + pace.span).saturating_sub(now).as_secs_f64();
+            Some(Return { route: route.clone(), from, to, seconds })
+        });
+        paces.collect()
+    }
+
+    /// Goes on with the paced returns of the process before. One whose end is elsewhere now is there at once.
+    pub fn go_on(&self, returns: &[Return]) {
+        let (mut state, began) = (self.lock(), self.origin.elapsed());
+        let snapshot = self.current();
+        let paces = returns.iter().filter_map(|way| {
+            let (from, to) = (Weight::from_share(way.from)?, Weight::from_share(way.to)?);
+            let span = Duration::try_from_secs_f64(way.seconds).ok()?;
+            let target = snapshot.rules.targets().find(|target| target.name == way.route)?;
+            let pace = Pace { from, to, began, span };
+            (target.allowed == to).then(|| (way.route.clone(), pace))
+        });
+        state.paces.extend(paces);
+        if !state.paces.is_empty() {
+            self.republish(&state, &snapshot, true);
+        }
+    }
+
     /// Whether a path is drained, or about to be.
     #[must_use]
     pub fn is_retired(&self, side: Side) -> bool {
@@ -62,6 +94,11 @@ impl Publisher {
         let mut state = self.lock();
         *state.retired.get_mut(side) = is_retired;
         self.republish(&state, &self.current(), false);
+    }
+
+    /// Lets reloads wait for as long as this is held.
+    pub fn hold_reloads(&self) -> MutexGuard<'_, ()> {
+        self.reloading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins or ends the measuring that a baseline needs; either begins an epoch.

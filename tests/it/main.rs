@@ -16,6 +16,7 @@
 mod harness;
 
 mod accept;
+mod activation;
 mod admin;
 mod admin_pages;
 mod audit;
@@ -73,6 +74,7 @@ mod tls_ends;
 mod tls_upstream;
 mod trace;
 mod tunnel;
+mod upgrade;
 mod wire;
 mod wire_broken;
 mod wire_deviations;

@@ -96,6 +96,11 @@ impl Dashboard {
         }
     }
 
+    /// Ends the events.
+    pub(super) fn end(&self) {
+        self.viewers.end();
+    }
+
     /// What is at one of [`PAGES`].
     pub(super) fn page(&self, office: &Office, path: &str) -> Answer {
         let answer = match path {
