@@ -20,7 +20,7 @@ use crate::config::values::AdminAddress;
 use crate::config::{Config, ConfigError};
 use crate::drain::{Phase, Signal};
 use crate::guard::desk::Guard;
-use crate::handover::{Bequest, Return};
+use crate::handover::Bequest;
 use crate::inherit::{Inheritance, Predecessor};
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
@@ -37,6 +37,9 @@ const CUT_GRACE: Duration = Duration::from_millis(500);
 /// How long connections are told to close, once a successor has taken over, before those that are idle are
 /// closed: a client that asks that often meets no connection which closes under its request.
 const TOLD: Duration = Duration::from_secs(2);
+
+/// How long a drain waits for an upgrade that it calls off. That may wait for a disk.
+const CALL_OFF_MAX: Duration = Duration::from_secs(5);
 
 /// A running proxy.
 #[derive(Debug)]
@@ -107,10 +110,11 @@ impl App {
         let log = access_log::start(&config.access_log, metrics.log_lines_lost())
             .context("can't open the access log")?;
         let (log_sender, log) = log.unzip();
-        let (admin_listener, bound) = bind(&config, &mut stock, workers)?;
+        let (admin_listener, bound) = bind(&config, &mut stock, (workers, predecessor.is_some()))?;
         // Addresses that the config has no more stay with the process before, and end with its drain.
         drop(stock);
-        let returns = predecessor.as_ref().map(|before| prepare(before, &metrics)).transpose()?;
+        let bequest = predecessor.as_ref().map(|before| prepare(before, &metrics)).transpose()?;
+        let Bequest { returns, unresolved, .. } = bequest.unwrap_or_default();
         let copies = match program {
             Some(_) => copies(&bound, &admin_listener)?,
             None => Vec::new(),
@@ -121,7 +125,7 @@ impl App {
         let runtime = ControlRuntime::new();
         let handle = runtime.handle()?;
         let publisher = Arc::new(Publisher::new(config, file, metrics.clone(), workers, handle)?);
-        publisher.go_on(&returns.unwrap_or_default());
+        publisher.go_on(&returns);
         let signal = Arc::new(Signal::default());
         let admin = admin_listener.address.clone();
         let (office, upgrades) = furnish(&publisher, &signal, &admin, (program, copies))?;
@@ -136,6 +140,7 @@ impl App {
         let senders = (log_sender.as_ref(), &spans);
         let (threads, workers_done) = spawn_workers(bound, &hub, &office, &signal, senders)?;
         if let Some(predecessor) = predecessor {
+            are_known(&publisher, &unresolved)?;
             predecessor.take_over(given)?;
             // Who waits to be accepted does not wait for a disk.
             signal.advance(Phase::Serving);
@@ -205,7 +210,11 @@ impl App {
         let drain = self.publisher.current().config.drain;
         let upgrades = self.upgrades.clone();
         // Sockets must not be both deafened and handed on.
-        let _ = spawn_blocking(move || upgrades.call_off()).await;
+        let called_off = spawn_blocking(move || upgrades.call_off());
+        if timeout(CALL_OFF_MAX, called_off).await.is_err() {
+            // It comes to nothing all the same, as soon as it looks.
+            tracing::error!("an upgrade does not end: does the disk hang?");
+        }
         let is_relieved = self.upgrades.relief().successor().is_some();
         let in_flight: u64 = Side::ALL.iter().map(|side| self.metrics.in_flight(*side)).sum();
         self.enter(Phase::Leaving);
@@ -256,11 +265,12 @@ impl App {
     }
 }
 
-/// Takes the sockets that were given for the addresses of a config, and binds the others.
+/// Takes the sockets that were given for the addresses of a config, and binds the others. Those listen at once,
+/// but not in a successor: one for a more special address would take connections from the process before.
 fn bind(
     config: &Config,
     stock: &mut Stock,
-    workers: usize,
+    (workers, succeeds): (usize, bool),
 ) -> anyhow::Result<(admin::Listener, Vec<Bound>)> {
     let named = config.listen.addresses.iter().map(SocketAddr::to_string);
     let named: Vec<_> = named.chain([config.admin.address.to_string()]).collect();
@@ -271,18 +281,30 @@ fn bind(
     let mut bound = Vec::new();
     for address in &config.listen.addresses {
         let given = stock.listeners(*address, workers).transpose();
-        let one = given.unwrap_or_else(|| Ok(sockets::bind(*address, workers)?));
+        let one = given.unwrap_or_else(|| Ok(sockets::bind(*address, workers, !succeeds)?));
         bound.push(one.with_context(|| format!("can't listen on {address}"))?);
     }
     Ok((admin, bound))
 }
 
-/// Tells the process before that all could be bound; the paced returns that it leaves.
-fn prepare(predecessor: &Predecessor, metrics: &Metrics) -> anyhow::Result<Vec<Return>> {
-    let Bequest { succeeded, failed, returns } = predecessor.prepared()?;
-    metrics.upgraded(true, succeeded);
-    metrics.upgraded(false, failed);
-    Ok(returns)
+/// Tells the process before that all could be bound; what it leaves.
+fn prepare(predecessor: &Predecessor, metrics: &Metrics) -> anyhow::Result<Bequest> {
+    let bequest = predecessor.prepared()?;
+    metrics.upgraded(true, bequest.succeeded);
+    metrics.upgraded(false, bequest.failed);
+    Ok(bequest)
+}
+
+/// Whether each name has an address, but for those that are `unresolved` by the process before as well: that has
+/// kept its last answers for as long as it runs, so nothing would be gained by taking over without any.
+fn are_known(publisher: &Publisher, unresolved: &[String]) -> anyhow::Result<()> {
+    for (name, is_answered) in publisher.names() {
+        let name = name.to_string();
+        if !is_answered && !unresolved.contains(&name) {
+            bail!("DNS gives no address for {name}");
+        }
+    }
+    Ok(())
 }
 
 /// The guard, what upgrades this process to a program by these sockets, and what the admin API shows of both.

@@ -67,6 +67,8 @@ pub struct Bequest {
     pub failed: u64,
     /// The paced returns that are under way.
     pub returns: Vec<Return>,
+    /// Names of endpoints whose addresses the old one does not know either.
+    pub unresolved: Vec<String>,
 }
 
 /// A share on its way back to the legacy path.

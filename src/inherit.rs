@@ -11,6 +11,7 @@ use std::os::unix::process::parent_id;
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
+use rustix::net::SocketType;
 
 use crate::config::values::AdminAddress;
 use crate::handover::{Bequest, Label, Line, Message, Role, SUCCEEDS, VERSION};
@@ -38,11 +39,22 @@ impl Inheritance {
     /// # Errors
     /// When a socket is not one that can be listened on.
     pub fn take() -> anyhow::Result<Self> {
-        if std::env::var(SUCCEEDS).is_ok_and(|id| id == parent_id().to_string()) {
+        if has_predecessor() {
             return succeed().context("can't take over from the process before");
+        }
+        // A child of a successor has the variable too, but not the socket.
+        let kind = rustix::net::sockopt::socket_type(io::stdin());
+        if std::env::var_os(SUCCEEDS).is_some() && kind == Ok(SocketType::SEQPACKET) {
+            bail!("the process before is gone: there is nothing to take over");
         }
         Ok(Self { stock: activated()?, predecessor: None })
     }
+}
+
+/// Whether the process that this one succeeds is still there: its parent, until that ends.
+#[must_use]
+pub fn has_predecessor() -> bool {
+    std::env::var(SUCCEEDS).is_ok_and(|id| id == parent_id().to_string())
 }
 
 fn succeed() -> anyhow::Result<Inheritance> {
@@ -128,8 +140,11 @@ impl Predecessor {
             Message::Commit => {}
             other => bail!("the process before says {other:?}"),
         }
-        if let Some(errors) = self.errors {
-            rustix::stdio::dup2_stderr(errors)?;
+        if let Some(errors) = self.errors
+            && let Err(error) = rustix::stdio::dup2_stderr(errors)
+        {
+            // There is no way back, and clients are served without a log too.
+            tracing::error!(%error, "the log ends with the process before");
         }
         Ok(())
     }

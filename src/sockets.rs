@@ -89,16 +89,17 @@ impl Bound {
     }
 }
 
-/// Binds `address` once for each of `workers` workers.
+/// Binds `address` once for each of `workers` workers; what is not to listen yet does so in a worker's hands.
 ///
 /// # Errors
 /// When the address is taken, by this program or another.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Bound> {
+pub fn bind(address: SocketAddr, workers: usize, listens: bool) -> io::Result<Bound> {
     let configured = address;
     let lock = if address.port() == 0 { None } else { Some(Arc::new(lock(address)?)) };
-    let first = bind_one(address)?;
+    let one = |address| if listens { bind_one(address) } else { reserve(address) };
+    let first = one(address)?;
     let address = first.local_addr()?;
-    let others = (1..workers).map(|_| bind_one(address));
+    let others = (1..workers).map(|_| one(address));
     let sockets = std::iter::once(Ok(first))
         .chain(others)
         .map(|listener| Ok(BoundSocket { listener: listener?, is_kept: false, lock: lock.clone() }))
@@ -243,24 +244,24 @@ mod tests {
 
     #[test]
     fn a_second_copy_is_kept_away() {
-        let first = bind(local(0), 1).unwrap();
+        let first = bind(local(0), 1, true).unwrap();
         // A port that the system chose is not locked; take its number as an operator would.
         let address = first.address;
         drop(first);
-        let held = bind(address, 2).unwrap();
-        assert_eq!(bind(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let held = bind(address, 2, true).unwrap();
+        assert_eq!(bind(address, 2, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         // Whoever is handed the sockets has the lock, too, also when the first has let go of it.
         let mut stock = Stock::new(held.copies().unwrap()).unwrap();
         let taken = stock.listeners(address, 2).unwrap().unwrap();
         drop(held);
-        assert_eq!(bind(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(address, 2, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(taken);
-        assert!(bind(address, 2).is_ok());
+        assert!(bind(address, 2, true).is_ok());
     }
 
     #[test]
     fn each_given_socket_is_served_whatever_the_number_of_workers() {
-        let first = bind(local(0), 3).unwrap();
+        let first = bind(local(0), 3, true).unwrap();
         for (workers, expected) in [(1, vec![3]), (2, vec![2, 1]), (3, vec![1; 3]), (5, vec![1; 5])]
         {
             let mut stock = Stock::new(first.copies().unwrap()).unwrap();
@@ -274,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_gets_no_connection_before_it_listens() {
-        let first = bind(local(0), 1).unwrap();
+        let first = bind(local(0), 1, true).unwrap();
         let mut stock = Stock::new(first.copies().unwrap()).unwrap();
         let taken = stock.listeners(local(0), 8).unwrap().unwrap();
         for _ in 0..64 {
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn an_address_takes_what_is_its_own_and_the_rest_is_told() {
-        let (one, other) = (bind(local(0), 1).unwrap(), bind(local(0), 1).unwrap());
+        let (one, other) = (bind(local(0), 1, true).unwrap(), bind(local(0), 1, true).unwrap());
         let mut given = one.copies().unwrap();
         given.extend(other.copies().unwrap());
         for (given, address) in given.iter_mut().zip([one.address, other.address]) {

@@ -28,6 +28,9 @@ const REST_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 /// How much of what a successor says is kept, in bytes: its last line is in it.
 const SAID_MAX: usize = 4 << 10;
+/// Names without an address that a successor is told of. It refuses to take over if there are more, as it does
+/// for any name that only the old process has addresses of.
+const UNRESOLVED_MAX: usize = 64;
 /// How long the last words of a successor that has ended are waited for; children of its own may hold the pipe.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -58,7 +61,9 @@ impl Program {
         let running = std::env::current_exe()?;
         let mut arguments = std::env::args_os();
         let called = arguments.next().map(PathBuf::from).unwrap_or_default();
-        let called = if called.components().count() > 1 {
+        let called = if called.is_absolute() {
+            vec![called]
+        } else if called.components().count() > 1 {
             vec![std::env::current_dir()?.join(called)]
         } else {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -164,6 +169,7 @@ impl Upgrades {
                 let (pid, seconds) = (child.id(), began.elapsed().as_secs_f64());
                 let successor = Successor { pid, seconds };
                 self.relief.complete(successor, taken.into_iter().collect());
+                look_after(child);
                 Ok(successor)
             }
             Err(why) => Err(Failure::Failed(end_of(child, &said, &why))),
@@ -186,12 +192,20 @@ impl Upgrades {
         let mut rest = self.guard.rest();
         let publisher = self.guard.publisher();
         let (succeeded, failed) = publisher.metrics().upgrades();
-        let returns = publisher.returns();
-        let bequest = Bequest { succeeded: succeeded + 1, failed, returns };
+        let unresolved = publisher.names().into_iter().filter(|(_, is_answered)| !is_answered);
+        let bequest = Bequest {
+            succeeded: succeeded + 1,
+            failed,
+            returns: publisher.returns(),
+            unresolved: unresolved.map(|(name, _)| name.to_string()).take(UNRESOLVED_MAX).collect(),
+        };
         line.say(&Message::Go(bequest), &[])?;
         let Message::Ready { taken } = self.hear(line, end.min(Instant::now() + REST_MAX))? else {
             return Err(io::Error::other("says what is not expected"));
         };
+        if self.is_called_off.load(Ordering::Acquire) {
+            return Err(called_off());
+        }
         line.say(&Message::Commit, &[])?;
         rest.for_good();
         Ok(taken)
@@ -203,12 +217,29 @@ impl Upgrades {
                 Ok((message, _)) => return Ok(message),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) if self.is_called_off.load(Ordering::Acquire) => {
-                    return Err(io::Error::other("is not wanted any more: this one ends"));
+                    return Err(called_off());
                 }
                 Err(_) if Instant::now() >= end => return Err(io::ErrorKind::TimedOut.into()),
                 Err(_) => {}
             }
         }
+    }
+}
+
+fn called_off() -> io::Error {
+    io::Error::other("is not wanted any more: this one ends")
+}
+
+/// Says so if a successor ends while this process still drains: its parent is the one that sees it.
+fn look_after(mut child: Child) {
+    let looking = thread::Builder::new().name("successor's end".to_owned()).spawn(move || {
+        let pid = child.id();
+        let ended = child.wait();
+        let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+        tracing::error!(pid, status, "the process that has taken over has ended");
+    });
+    if let Err(error) = looking {
+        tracing::warn!(%error, "nobody looks after the new process");
     }
 }
 

@@ -20,9 +20,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use http::header::ACCEPT;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -57,6 +58,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest body of a request.
 const BODY_MAX: usize = 64 * 1024;
+/// For the first request of a connection that has just come as a successor takes over.
+const FRESH_GRACE: Duration = Duration::from_secs(1);
 /// How long accepting pauses after a failure.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -110,7 +113,15 @@ pub fn bind(admin: &Admin, stock: &mut Stock) -> anyhow::Result<Listener> {
             socket.set_nonblocking(true)?;
             (AdminAddress::Tcp(socket.local_addr()?), Socket::Tcp(socket))
         }
-        (AdminAddress::Unix(_), Some(given)) => {
+        (AdminAddress::Unix(path), Some(given)) => {
+            // systemd's default mode is 0666.
+            let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
+            if mode & 0o002 != 0 && admin.token_file.is_none() {
+                bail!(
+                    "everybody may open {}: give it SocketMode=0600, or set admin.token_file",
+                    path.display()
+                );
+            }
             let socket = std::os::unix::net::UnixListener::from(given);
             socket.set_nonblocking(true)?;
             (admin.address.clone(), Socket::Unix(socket))
@@ -207,7 +218,9 @@ where
     let desk = desk.clone();
     #[expect(clippy::disallowed_methods, reason = "ends with the control plane's runtime")]
     tokio::spawn(async move {
+        let has_asked = AtomicBool::new(false);
         let service = service_fn(|request| {
+            has_asked.store(true, Ordering::Relaxed);
             let desk = desk.clone();
             async move { Ok::<_, std::convert::Infallible>(answer(&desk, request).await) }
         });
@@ -218,9 +231,14 @@ where
             // A client that breaks its own connection has nobody else to tell.
             _ = &mut connection => {}
             _ = desk.office.relief.wait() => {
-                // The next question is the successor's.
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
+                // The next question is the successor's, but the first one may be on its way: hyper closes a
+                // connection that has asked nothing at once (hyper#3792).
+                let is_over = !has_asked.load(Ordering::Relaxed)
+                    && timeout(FRESH_GRACE, &mut connection).await.is_ok();
+                if !is_over {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
             }
         }
         drop(permit);
@@ -287,6 +305,9 @@ fn show(desk: &Desk, head: &Parts) -> Answer {
     match path {
         // Each viewer has one of a few places: those are not for pages of other sites.
         dashboard::EVENTS if !guard::is_same_origin(&head.headers) => guard::foreign(),
+        dashboard::EVENTS if office.relief.successor().is_some() => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, "A new process has taken over: ask it.")
+        }
         dashboard::EVENTS => desk.dashboard.watch(),
         path if dashboard::PAGES.contains(&path) => desk.dashboard.page(office, path),
         "/metrics" => metrics(office, &head.headers),

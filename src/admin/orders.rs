@@ -12,6 +12,7 @@ use crate::audit::findings::Audit;
 use crate::guard::chores::KeepError;
 use crate::guard::decision::Decision;
 use crate::guard::desk::Guard;
+use crate::inherit::has_predecessor;
 use crate::publisher::SteerError;
 use crate::relief::{Failure, PATIENCE};
 use crate::vocab::Side;
@@ -129,6 +130,10 @@ fn obey(office: &Office, order: &Order, details: &Details) -> Answer {
             accepted(recorded)
         }
         Order::Audit => keep(guard, details.audit.as_ref()),
+        // What that still has is not counted here, so nothing could be certified.
+        Order::Drain(_) if has_predecessor() => {
+            problem(StatusCode::CONFLICT, "The process before the upgrade still drains.")
+        }
         Order::Drain(side) => {
             let begun = span(details, DRAIN_TIMEOUT).and_then(|timeout| {
                 guard.drain(*side, timeout, details.force).map_err(|error| error.to_string())?;

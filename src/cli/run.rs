@@ -28,11 +28,14 @@ pub(crate) struct Run {}
 impl Run {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         // Before any thread.
-        let (program, inheritance) = (Program::own()?, Inheritance::take()?);
+        let (program, inheritance) = (Program::own(), Inheritance::take()?);
         let errors = inheritance.predecessor.as_ref().and_then(Predecessor::errors);
         let is_terminal =
             errors.map_or_else(|| std::io::stderr().is_terminal(), IsTerminal::is_terminal);
         let mut log = Log::start(is_terminal);
+        let program = program.inspect_err(|error| {
+            tracing::warn!(%error, "it is not known where this program lies: no upgrade");
+        });
         let config = Config::load(&global.config)?;
         log.adopt(&config.log);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -40,7 +43,7 @@ impl Run {
             // Caught from before the first connection, so that no signal finds its default.
             let mut signals = Signals::new()?;
             let file = global.config.clone();
-            let app = App::start_with(config, file, inheritance, Some(program))?;
+            let app = App::start_with(config, file, inheritance, program.ok())?;
             for address in &app.addresses {
                 tracing::info!(%address, admin = %app.admin, "serving");
             }
@@ -55,9 +58,16 @@ impl Run {
                 }
                 never = service::watch(|| pulse.goes_on(clocks())) => match never {},
             }
+            let second = async {
+                if is_relieved {
+                    // What it asks for is under way.
+                    signals.end().await;
+                }
+                signals.end().await;
+            };
             tokio::select! {
                 outcome = app.drain() => Ok(report(&outcome)),
-                () = signals.end() => {
+                () = second => {
                     tracing::warn!("second signal, ending at once");
                     Ok(ExitCode::from(CUT))
                 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 
@@ -61,6 +62,12 @@ fn sockets_of_systemd_are_used_by_their_addresses_and_handed_on() {
     assert_eq!(Client::connect(address).get("/").status, 200);
     child.kill().unwrap();
     child.wait().unwrap();
+
+    // Everybody could give orders through one that everybody may open.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let open = activate(copy(&listener), admin.try_clone().unwrap().into()).output().unwrap();
+    let said = String::from_utf8_lossy(&open.stderr).into_owned();
+    assert!(open.status.code() == Some(1) && said.contains("SocketMode=0600"), "{said}");
 
     // One that no address names is not left unserved in silence.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -67,6 +67,7 @@ mod retry;
 mod service;
 mod split;
 mod stream;
+mod takeover;
 mod tidy;
 mod tls;
 mod tls_config;

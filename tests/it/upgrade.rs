@@ -53,7 +53,7 @@ impl World {
         command
     }
 
-    fn spawn(&self) -> Process {
+    pub(crate) fn spawn(&self) -> Process {
         Process::start_by(self.command(), TempDir::new().unwrap(), self.home.file())
     }
 
@@ -66,7 +66,7 @@ impl World {
     }
 }
 
-fn upgrade(admin: SocketAddr, timeout: &str) -> Ran {
+pub(crate) fn upgrade(admin: SocketAddr, timeout: &str) -> Ran {
     run(&["upgrade", "--json", "--timeout", timeout, "--admin", &admin.to_string()])
 }
 
@@ -298,7 +298,8 @@ fn a_config_with_other_workers_and_addresses_comes_into_force() {
         heirs.push(upgraded(admin));
         let heir = heirs.last().unwrap();
         // With that of the admin API.
-        assert_eq!(listening(heir.0).len(), sockets + 1, "{workers} workers");
+        // Those beside the given ones listen once a worker has them.
+        eventually!(listening(heir.0).len() == sockets + 1, "{workers} workers");
         // Each of the queues is served.
         for _ in 0..32 {
             assert_eq!(Client::connect(address).get("/").status, 200, "{workers} workers");
@@ -308,6 +309,7 @@ fn a_config_with_other_workers_and_addresses_comes_into_force() {
     let text = world.setup.text();
     fs::write(world.home.file(), text.replacen("address = \"127.0.0.1:0\"\n", &added, 1)).unwrap();
     heirs.push(upgraded(admin));
+    eventually!(Client::try_connect(spare).is_ok(), "the new address is not served");
     assert_eq!(Client::connect(spare).get("/").status, 200);
     assert_eq!(Client::connect(address).get("/").status, 200);
     // The first address goes, and the admin API moves.
