@@ -90,6 +90,7 @@ pub fn run(plan: Plan, mut progress: impl FnMut(Duration, u64)) -> Result<Audit,
     let period = Duration::from_secs(1) / plan.rate.clamp(1, RATE_MAX);
     let (mut tally, mut rounds, mut scanned) = (Tally::default(), 0, Duration::ZERO);
     while begin.elapsed() < plan.span {
+        // A rescan is looking, too, and earns its rest.
         let at = begin.elapsed();
         if at.saturating_sub(scanned) >= RESCAN {
             scanned = at;
@@ -99,11 +100,10 @@ pub fn run(plan: Plan, mut progress: impl FnMut(Duration, u64)) -> Result<Audit,
             watch.note(format!("the process ended after {:.1} s", at.as_secs_f64()));
             break;
         }
-        let began = begin.elapsed();
         watch.targets.iter_mut().for_each(|target| target.look(|look| tally.add(look)));
         rounds += 1;
         progress(begin.elapsed(), tally.busy());
-        let took = begin.elapsed().saturating_sub(began);
+        let took = begin.elapsed().saturating_sub(at);
         let rest = period.saturating_sub(took).max(took * REST);
         pause(rest.min(plan.span.saturating_sub(begin.elapsed())));
     }

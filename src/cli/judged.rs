@@ -15,7 +15,11 @@ pub(crate) fn prose(guard: &Value) -> String {
     }
     let ramp = &guard["ramp"];
     if ramp.is_object() {
-        lines.push(format!("  ramp at {}{}", ramp["position"], way(ramp)));
+        lines.push(match guard["rollback"]["id"].as_str() {
+            // Its position is where it will begin: it has no other while nothing goes to async.
+            Some(_) => format!("  ramp begins anew at {} once it is released", ramp["position"]),
+            None => format!("  ramp at {}{}", ramp["position"], way(ramp)),
+        });
     }
     let stalls = guard["stalls"].as_array().into_iter().flatten();
     lines.extend(stalls.map(|stall| format!("  {}", plain(&stall["text"]))));
@@ -83,7 +87,8 @@ fn reasons(verdict: &Value) -> String {
 
 /// `requests have=3 need=500`
 fn details(entry: &Value, name: &str) -> String {
-    let others = entry.as_object().into_iter().flatten().filter(|(key, _)| *key != name);
+    let others = entry.as_object().into_iter().flatten();
+    let others = others.filter(|(key, value)| *key != name && !value.is_null());
     let others = others.map(|(key, value)| match (value.as_str(), value.as_f64()) {
         (Some(text), _) => format!(" {key}={text}"),
         // A rate: finer than it is known for certain.
@@ -151,6 +156,24 @@ mod tests {
              what=error, settling\n  \
              evidence 2.3 nats (p95, test B), a check fails at 16.0\n  \
              ramp at 0.1, next 0.5, paused\n"
+        );
+    }
+
+    #[test]
+    fn a_ramp_that_was_rolled_back_is_not_at_its_end() {
+        let guard = json!({
+            "mode": "enforce",
+            "verdict": { "verdict": "hold", "reasons": [
+                { "reason": "evidence", "check": "goodput", "test": null, "value": 70.0 },
+            ] },
+            "ramp": { "position": 0.01, "next": null, "paused": false, "awaits_approval": null },
+            "rollback": { "id": "rb-7", "check": "goodput" },
+        });
+        assert_eq!(
+            prose(&guard),
+            "guard enforce · hold: evidence check=goodput value=70.0000\n  \
+             ROLLED BACK by goodput: `cutover resume rb-7` releases it\n  \
+             ramp begins anew at 0.01 once it is released\n"
         );
     }
 }

@@ -104,12 +104,12 @@ impl Guard {
     }
 
     /// Ends the open point of the history when it is time, and writes the history now and then.
-    pub(super) fn keep_history(&self, snapshot: &Snapshot) {
+    pub(super) fn keep_history(&self) {
         let now = self.now();
         if !self.live().history.is_due(now) {
             return;
         }
-        let latencies = latencies(snapshot, self.publisher.metrics());
+        let latencies = latencies(self.publisher.metrics());
         let content = {
             let mut live = self.live();
             let usage = live.usage;

@@ -201,7 +201,7 @@ impl Guard {
         let snapshot = self.publisher.current();
         self.finish_recording(&snapshot);
         self.step_drains(&snapshot);
-        self.keep_history(&snapshot);
+        self.keep_history();
     }
 
     fn look(&self, snapshot: &Snapshot, helm: &Helm) -> Action {

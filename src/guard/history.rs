@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 use crate::guard::counts::Counts;
 use crate::guard::process::Reading;
-use crate::guard::sampler::{Latency, Sample, latency};
+use crate::guard::sampler::{Latency, Sample, latency_of_path};
 use crate::metrics::Metrics;
 use crate::report::story::{PathPoint, Point};
-use crate::snapshot::Snapshot;
 use crate::vocab::{PerSide, Side};
 
 /// The file in `state_dir`.
@@ -142,14 +141,8 @@ impl History {
 
 /// The latencies of each path since the start.
 #[must_use]
-pub fn latencies(snapshot: &Snapshot, metrics: &Metrics) -> PerSide<Latency> {
-    PerSide::from_fn(|side| {
-        let mut sum = Latency::default();
-        for target in snapshot.rules.targets() {
-            sum.add(&latency(metrics, side, target.route));
-        }
-        sum
-    })
+pub fn latencies(metrics: &Metrics) -> PerSide<Latency> {
+    PerSide::from_fn(|side| latency_of_path(metrics, side))
 }
 
 /// Two points as one. Quantiles don't add up: the mean by the number of attempts stands for both.
@@ -197,6 +190,21 @@ mod tests {
         let async_ = PathPoint { n, p95_ms, ..PathPoint::default() };
         let paths = PerSide { legacy: PathPoint::default(), async_ };
         Point { seconds, paths, ..Point::default() }
+    }
+
+    #[test]
+    fn the_past_of_a_route_is_in_the_sum_whether_or_not_a_config_has_it() {
+        let metrics = Metrics::new(2).unwrap();
+        for (worker, name) in [(0, "gone"), (1, "gone"), (1, "there")] {
+            let route = metrics.route(name).unwrap();
+            let shard = metrics.shard(worker);
+            let attempts = &shard.sides.get(Side::Async).route(route).attempts;
+            attempts.latency[7].add(1);
+            attempts.latency_ns.add(5);
+        }
+        let PerSide { legacy, async_ } = latencies(&metrics);
+        assert_eq!((legacy.tally.count(), legacy.sum_ns), (0, 0));
+        assert_eq!((async_.tally.count(), async_.sum_ns), (3, 15));
     }
 
     #[test]

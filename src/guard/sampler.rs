@@ -185,12 +185,28 @@ pub fn latency(metrics: &Metrics, side: Side, route: RouteId) -> Latency {
     let mut latency = Latency::default();
     for shard in metrics.shards() {
         if let Some(cells) = shard.sides.get(side).known(route) {
-            let AttemptCells { latency: buckets, latency_ns, .. } = &cells.attempts;
-            latency.tally.add(&Tally::from_fn(|index| buckets[index].get()));
-            latency.sum_ns = latency.sum_ns.wrapping_add(latency_ns.get());
+            latency.add(&of_cells(&cells.attempts));
         }
     }
     latency
+}
+
+/// The latencies of a path, summed over the workers and all routes that were ever seen: a sum that only grows,
+/// whatever a reload removes and adds again.
+#[must_use]
+pub fn latency_of_path(metrics: &Metrics, side: Side) -> Latency {
+    let mut latency = Latency::default();
+    for shard in metrics.shards() {
+        for (_, cells) in shard.sides.get(side).routes() {
+            latency.add(&of_cells(&cells.attempts));
+        }
+    }
+    latency
+}
+
+fn of_cells(cells: &AttemptCells) -> Latency {
+    let AttemptCells { latency, latency_ns, .. } = cells;
+    Latency { tally: Tally::from_fn(|index| latency[index].get()), sum_ns: latency_ns.get() }
 }
 
 impl Latency {

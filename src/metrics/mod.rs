@@ -43,6 +43,7 @@ pub struct Metrics {
     registry: Registry,
     shared: Arc<Shared>,
     weight: GaugeVec,
+    pinned: IntGaugeVec,
     reloads: IntCounterVec,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
@@ -64,6 +65,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Shown {
     routes: HashSet<String>,
+    pins: HashSet<(String, Side)>,
     hash: String,
     certificates: HashSet<[String; 2]>,
 }
@@ -90,6 +92,10 @@ impl Metrics {
             weight: GaugeVec::new(
                 Opts::new("cutover_weight", "Share of requests for the async path, 0 to 1."),
                 &["route", "kind"],
+            )?,
+            pinned: IntGaugeVec::new(
+                Opts::new("cutover_route_pinned", "1 for a route that is pinned to a path."),
+                &["route", "path"],
             )?,
             reloads: IntCounterVec::new(
                 Opts::new("cutover_config_reloads_total", "Reloads of the config by result."),
@@ -148,6 +154,7 @@ impl Metrics {
         self.upgrades.with_label_values(&["failure"]);
         self.registry.register(Box::new(build))?;
         self.registry.register(Box::new(self.weight.clone()))?;
+        self.registry.register(Box::new(self.pinned.clone()))?;
         self.registry.register(Box::new(self.reloads.clone()))?;
         self.registry.register(Box::new(self.reload_successful.clone()))?;
         self.registry.register(Box::new(self.reload_timestamp.clone()))?;
@@ -211,15 +218,30 @@ impl Metrics {
         u16::try_from(index).ok().map(RouteId)
     }
 
-    /// Shows the weights in force, and only those. No scrape finds a gap between old and new.
-    pub fn set_weights<'a>(&self, weights: impl Iterator<Item = (&'a str, Weight, Weight)>) {
+    /// Shows the weights in force, configured and effective, with the pins, and only those. No scrape finds a
+    /// gap between old and new.
+    pub fn set_weights<'a>(
+        &self,
+        weights: impl Iterator<Item = (&'a str, (Weight, Weight), Option<Side>)>,
+    ) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = std::mem::take(&mut shown.routes);
-        for (route, configured, effective) in weights {
+        let mut unpinned = std::mem::take(&mut shown.pins);
+        for (route, (configured, effective), pin) in weights {
             self.weight.with_label_values(&[route, "configured"]).set(configured.share());
             self.weight.with_label_values(&[route, "effective"]).set(effective.share());
             gone.remove(route);
             shown.routes.insert(route.to_owned());
+            if let Some(side) = pin {
+                self.pinned.with_label_values(&[route, side.name()]).set(1);
+                let pin = (route.to_owned(), side);
+                unpinned.remove(&pin);
+                shown.pins.insert(pin);
+            }
+        }
+        for (route, side) in unpinned {
+            // It was shown, so it is there.
+            let _ = self.pinned.remove_label_values(&[&*route, side.name()]);
         }
         for route in gone {
             for kind in ["configured", "effective"] {

@@ -31,15 +31,20 @@ fn a_scrape_sums_the_workers() {
 fn what_a_config_no_longer_has_is_no_longer_shown() {
     let metrics = Metrics::new(1).unwrap();
     let half = Weight::from_share(0.5).unwrap();
-    metrics.set_weights([("a", half, half), ("b", half, half)].into_iter());
+    let (both, all) = ((half, half), (Weight::ONE, Weight::ONE));
+    let (legacy, async_) = (Some(Side::Legacy), Some(Side::Async));
+    let before = [("a", both, async_), ("b", both, None), ("c", all, legacy), ("d", all, async_)];
+    metrics.set_weights(before.into_iter());
     metrics.config_applied("one", 0.0);
     metrics.set_certificates([("listen", "a.pem", 7), ("async", "b.pem", 8)].into_iter());
     metrics.set_certificates([("listen", "b.pem", 9), ("async", "b.pem", 9)].into_iter());
-    metrics.set_weights([("b", Weight::ONE, half)].into_iter());
+    let after = [("b", (Weight::ONE, half), None), ("c", all, async_), ("d", all, async_)];
+    metrics.set_weights(after.into_iter());
     metrics.config_applied("two", 0.0);
     let text = String::from_utf8(metrics.render().unwrap()).unwrap();
     let shown = text.lines().filter(|line| {
         [
+            "cutover_route_pinned{",
             "cutover_weight{",
             "cutover_config_info{",
             "cutover_tls_certificate_expiry_timestamp_seconds{",
@@ -49,10 +54,16 @@ fn what_a_config_no_longer_has_is_no_longer_shown() {
     });
     let expected = [
         r#"cutover_config_info{hash="two"} 1"#,
+        r#"cutover_route_pinned{path="async",route="c"} 1"#,
+        r#"cutover_route_pinned{path="async",route="d"} 1"#,
         r#"cutover_tls_certificate_expiry_timestamp_seconds{certificate="b.pem",section="async"} 9"#,
         r#"cutover_tls_certificate_expiry_timestamp_seconds{certificate="b.pem",section="listen"} 9"#,
         r#"cutover_weight{kind="configured",route="b"} 1"#,
+        r#"cutover_weight{kind="configured",route="c"} 1"#,
+        r#"cutover_weight{kind="configured",route="d"} 1"#,
         r#"cutover_weight{kind="effective",route="b"} 0.5"#,
+        r#"cutover_weight{kind="effective",route="c"} 1"#,
+        r#"cutover_weight{kind="effective",route="d"} 1"#,
     ];
     assert_eq!(shown.collect::<Vec<_>>(), expected);
 }

@@ -310,11 +310,9 @@ impl Publisher {
             self.gates.get(side).set(plan.max_in_flight, plan.queue_depth);
             self.metrics.fleet(side).set(plan.members.clone(), plan.fleet, is_start);
         }
-        let configured = snapshot
-            .rules
-            .targets()
-            .map(|target| (&*target.name, target.weight, target.effective()));
-        self.metrics.set_weights(configured);
+        let of = |target| (Target::configured(target), Target::effective(target));
+        let targets = snapshot.rules.targets();
+        self.metrics.set_weights(targets.map(|target| (&*target.name, of(target), target.pin)));
     }
 
     fn show_applied(&self, snapshot: &Snapshot) {

@@ -60,6 +60,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// The weight that the file asks for: a pin overrides any other.
+    #[must_use]
+    pub fn configured(&self) -> Weight {
+        self.unless_pinned(self.weight)
+    }
+
     /// The weight in effect now: a pin overrides any other.
     #[must_use]
     pub fn effective(&self) -> Weight {

@@ -5,6 +5,8 @@ Screenshots of what was tested lie in target/screenshots/ afterwards, to be look
 
 import contextlib
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from world import ROOT
 
 SHOTS = ROOT / "target/screenshots"
 SECONDS = 10
+# Over what the page waits for a frame (12), and for an answer (15).
+STALE_SECONDS = 17
 SHIFT_MAX = 0.01
 CONTRAST_MIN = 4.5
 CONTRASTS = (Path(__file__).parent / "contrast.js").read_text()
@@ -321,6 +325,24 @@ class Manners(Browsing):
             page = self.live(getattr(self, name), scheme=scheme, size=SIZES[kind])
             page.await_panel("evidence", "p95")
             page.screenshot(SHOTS / f"{name}-{scheme}-{kind}.png")
+
+    def test_a_proxy_that_hangs_is_told_and_watched_anew_once_it_goes_on(self):
+        stack = self.enterContext(contextlib.ExitStack())
+        ends = [stack.enter_context(Faulty(0.0, seed)) for seed in (3, 4)]
+        proxy = Guarded.start(stack, Plan(0.5), *ends)
+        page = self.live(proxy)
+        # Nothing changes any more, and yet the figures are of now.
+        time_ = page.text("#as-of")
+        page.await_true(f"document.getElementById('as-of').textContent != {json.dumps(time_)}")
+        os.kill(proxy.process.pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, proxy.process.pid, signal.SIGCONT)
+        page.click("[data-order=rollback]")
+        page.click("#confirm-yes")
+        page.await_true("document.getElementById('link').className == 'lost'", STALE_SECONDS)
+        self.assertIn("not live: trying again", page.text("#link"))
+        self.outcome(page, "There was no answer within 15 s.", STALE_SECONDS)
+        os.kill(proxy.process.pid, signal.SIGCONT)
+        page.await_live()
 
     def test_a_proxy_that_ends_is_told_and_waits_for_no_viewer(self):
         stack = self.enterContext(contextlib.ExitStack())

@@ -87,8 +87,8 @@ fn families(page: &str) -> BTreeMap<String, Family> {
 fn full_page() -> Scrape {
     let backend = Scripted::start();
     let probe = "loop_probe = { path = \"/healthz\" }\nhealth = { path = \"/healthz\" }";
-    let route =
-        "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\n[mirror]\nshare = 1.0\nnoise_share = 0.0";
+    let route = "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\n[[route]]\nname = \"c\"\nmatch = \"GET /c\"\n\
+         pin = \"async\"\n[mirror]\nshare = 1.0\nnoise_share = 0.0";
     let setup = Setup::new(backend.address, backend.address).weight(0.5).async_(probe).tail(route);
     let proxy = setup.start();
     for target in ["/a", "/a", "/b", "/b"] {

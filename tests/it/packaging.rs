@@ -102,6 +102,8 @@ fn the_debian_package_fits_the_crate() {
     let units = deb["systemd-units"]["unit-scripts"].as_str().unwrap();
     let unit = read(&format!("{units}/cutover.service"));
     assert!(unit.contains("ExecStart=/usr/bin/cutover run --config /etc/cutover/cutover.toml"));
+    // Before version 253 systemd leaves out a type that it does not know, and would take `simple`.
+    assert!(unit.contains("\nType=notify\nType=notify-reload\nExecReload=/bin/sh -c 'kill -HUP "));
     let log = read("docker/debian/changelog");
     let version = format!("cutover ({}-1) ", env!("CARGO_PKG_VERSION"));
     assert!(log.starts_with(&version), "docker/debian/changelog: {log}");

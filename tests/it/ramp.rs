@@ -218,6 +218,11 @@ fn no_route_goes_beyond_the_ramp_but_a_pinned_one() {
         ["low", "high", "default"].map(|route| (effective(proxy, route) * 1e4).round() / 1e4)
     };
     assert_eq!(weights(&proxy), [0.05, 0.1, 0.1]);
+    let shown = |name, label| proxy.scrape().sum(name, &[("route", "pinned"), label]);
+    // What the file asks for is in force: a difference would look like a ramp that is stuck.
+    assert_eq!(shown("cutover_weight", ("kind", "configured")), 1.0);
+    assert_eq!(shown("cutover_weight", ("kind", "effective")), 1.0);
+    assert_eq!(shown("cutover_route_pinned", ("path", "async")), 1.0);
     let mut client = proxy.client();
     let mut on_async = |path: &str| {
         let is_async = |_: &i32| client.get(path).text() == "async";

@@ -29,7 +29,7 @@ PROGRAMS = {
     "python": sys.executable,
 }
 # So that the rates of a few seconds are known.
-SCRAPE = "1s"
+SCRAPE_SECONDS = 1
 
 
 class Image(NamedTuple):
@@ -113,7 +113,7 @@ class Stack:
         config = self.configure("prometheus", "/etc/prometheus", "prometheus.yml")
         own = f'"{self.addresses["proxy:9900"]}"'
         text = config.read_text().replace(own, f'{own}, "{edge}"')
-        config.write_text(re.sub(r"(_interval:) \d+s", rf"\1 {SCRAPE}", text))
+        config.write_text(re.sub(r"(_interval:) \d+s", rf"\1 {SCRAPE_SECONDS}s", text))
         flags = self.services["prometheus"]["command"]
         flags = [self.localize("prometheus", flag) for flag in flags]
         more = ["--web.listen-address=127.0.0.1:0", f"--storage.tsdb.path={self.directory}/tsdb"]

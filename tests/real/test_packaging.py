@@ -23,6 +23,7 @@ SERVICE_MONITOR = {
     "required": ["selector", "endpoints"],
     "additionalProperties": False,
     "properties": {
+        "jobLabel": {"type": "string"},
         "selector": {
             "type": "object",
             "additionalProperties": False,
@@ -125,6 +126,10 @@ class Manifests(unittest.TestCase):
         found = [one for (kind, _), one in base().items()
                  if kind == "Service" and wanted <= one["metadata"].get("labels", {}).items()]
         self.assertEqual([one["metadata"]["name"] for one in found], ["cutover-admin"])
+        # The operator takes the job's name from this label of the Service, or else the Service's own name.
+        job = found[0]["metadata"]["labels"].get(monitor["spec"].get("jobLabel"), "cutover-admin")
+        rules = (ROOT / "docker/prometheus/rules/alerts.yaml").read_text()
+        self.assertEqual(set(re.findall(r'\bjob="(\w+)"', rules)), {job})
         ports = [port["name"] for port in found[0]["spec"]["ports"]]
         self.assertEqual([end["port"] for end in monitor["spec"]["endpoints"]], ports)
 

@@ -2,8 +2,9 @@
 //! up to date.
 //!
 //! The server writes the markup, so that the figures can be read without JavaScript too. Once a second it
-//! reads the counters; if anyone watches it makes one frame, for all viewers. The page loads nothing
-//! from elsewhere and runs no script but its own, and no other page may frame it.
+//! reads the counters; if anyone watches it makes one frame, for all viewers. One that loads the page has a
+//! frame made for it. The page loads nothing from elsewhere and runs no script but its own, and no other page
+//! may frame it.
 
 mod draw;
 mod markup;
@@ -26,7 +27,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::dashboard::panels::{DIFFERENCES_MAX, Facts, Panels, panels};
 use crate::admin::dashboard::pulse::{Now, Pulse, Reading, SPAN_SECONDS};
-use crate::admin::dashboard::viewers::Viewers;
+use crate::admin::dashboard::viewers::{STALE_MS, Viewers};
 use crate::admin::diffs;
 use crate::admin::office::{Answer, Body, Office, problem, reply};
 use crate::admin::status;
@@ -161,6 +162,7 @@ impl Frame {
                 "time" => &self.time,
                 "token" if has_token => "",
                 "token" => " hidden",
+                "stale" => STALE_MS,
                 name => self.panels.get(name).map_or("", String::as_str),
             });
             page.push_str(rest);
@@ -193,7 +195,7 @@ fn reading(office: &Office, at: Duration) -> Reading {
             }
         }
     }
-    let latencies = latencies(&office.publisher.current(), &office.metrics);
+    let latencies = latencies(&office.metrics);
     Reading { at, requests, latencies }
 }
 

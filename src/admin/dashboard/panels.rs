@@ -101,8 +101,10 @@ fn ramp(guard: &Value) -> String {
             steps.push_str(&step);
         }
     }
+    let is_rolled_back = !guard["rollback"].is_null();
     let stands = match ramp["next"].as_f64() {
         Some(next) => format!("At {}, next {}", share(position), share(next)),
+        None if is_rolled_back => format!("Begins anew at {} after a resume", share(position)),
         None => format!("At {}, its end", share(position)),
     };
     let paused = if ramp["paused"] == true { ", <strong>paused</strong>" } else { "" };

@@ -3,6 +3,9 @@
 "use strict";
 
 const AGAIN_MS = 5000;
+// The server sends a frame more often than that, also where nothing has changed.
+const STALE_MS = Number(document.body.dataset.staleMs);
+const ANSWER_MS = 15000;
 const at = (id) => document.getElementById(id);
 const panels = new Map();
 for (const place of document.querySelectorAll("[data-panel]")) {
@@ -10,6 +13,8 @@ for (const place of document.querySelectorAll("[data-panel]")) {
 }
 const buttons = document.querySelectorAll("[data-order]");
 let orders = {};
+let events;
+let anew_at;
 
 // === What the server says ===
 
@@ -39,16 +44,35 @@ function tell_link(text, is_live) {
   }
 }
 
+function lose() {
+  tell_link("not live: trying again", false);
+}
+
+// To be called anew when no frame has come for long: a server that hangs, or a network that swallows
+// everything, ends no connection.
 function watch() {
-  const events = new EventSource("/api/v1/events");
-  events.addEventListener("frame", (event) => show(JSON.parse(event.data)));
-  events.addEventListener("error", () => {
-    tell_link("not live: trying again", false);
+  events?.close();
+  anew_at = performance.now() + STALE_MS;
+  const source = new EventSource("/api/v1/events");
+  source.addEventListener("frame", (event) => {
+    anew_at = performance.now() + STALE_MS;
+    show(JSON.parse(event.data));
+  });
+  source.addEventListener("error", () => {
+    lose();
     // The browser tries again by itself, but not where it was refused.
-    if (events.readyState === EventSource.CLOSED) {
-      setTimeout(watch, AGAIN_MS);
+    if (source.readyState === EventSource.CLOSED) {
+      anew_at = Math.min(anew_at, performance.now() + AGAIN_MS);
     }
   });
+  events = source;
+}
+
+function look() {
+  if (performance.now() >= anew_at) {
+    lose();
+    watch();
+  }
 }
 
 // === Orders ===
@@ -66,11 +90,14 @@ async function give(name) {
   }
   tell("Ordered …", true);
   try {
-    const reply = await fetch(orders[name].path, { method: "POST", headers, body: "{}" });
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const order = { method: "POST", headers, body: "{}", signal };
+    const reply = await fetch(orders[name].path, order);
     const document = await reply.json();
     tell(reply.ok ? document.text : `Refused: ${document.detail}`, reply.ok);
-  } catch {
-    tell("There was no answer. Whether it was done is not known: look at the guard.", false);
+  } catch (error) {
+    const within = error.name === "TimeoutError" ? ` within ${ANSWER_MS / 1000} s` : "";
+    tell(`There was no answer${within}. Whether it was done is not known: look at the guard.`, false);
   }
 }
 
@@ -93,3 +120,4 @@ at("confirm-yes").addEventListener("click", () => {
 });
 
 watch();
+setInterval(look, 1000);

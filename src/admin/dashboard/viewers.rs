@@ -18,10 +18,12 @@ pub(super) const VIEWERS_MAX: usize = 16;
 /// Events that wait for a viewer that does not read, beyond what its socket holds.
 const WAITING_MAX: usize = 2;
 
-/// After so many beats without news a viewer gets a comment: proxies in between close what is silent, most
-/// of them after a minute.
-const KEEP_ALIVE_BEATS: u32 = 15;
-const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+/// After so many beats without news a viewer gets a frame all the same: only by them does it know that its
+/// figures are of now, and proxies in between close what is silent, most of them after a minute.
+const KEEP_ALIVE_BEATS: u32 = 5;
+/// After so many milliseconds without a frame the page takes its figures for old, and watches anew: twice the
+/// time above, and two seconds for the network.
+pub(super) const STALE_MS: &str = "12000";
 
 /// All viewers.
 #[derive(Debug, Default)]
@@ -57,19 +59,14 @@ impl Viewers {
         !self.seats().is_empty()
     }
 
-    /// Sends the event of a beat to all if it is `news`, else only to those that have seen none yet.
+    /// Sends the event of a beat to all if it is news, else only to those that have seen none yet, or none for
+    /// long.
     pub(super) fn send(&self, event: &Bytes, is_news: bool) {
         for Seat { sender, has_seen, silent } in self.seats().iter_mut() {
-            if is_news || !*has_seen {
+            *silent += 1;
+            if is_news || !*has_seen || *silent >= KEEP_ALIVE_BEATS {
                 // One that has no room gets the next.
                 *has_seen = sender.try_send(event.clone()).is_ok();
-                *silent = 0;
-                continue;
-            }
-            *silent += 1;
-            if *silent == KEEP_ALIVE_BEATS {
-                // What waits keeps a connection alive as well.
-                let _ = sender.try_send(Bytes::from_static(KEEP_ALIVE));
                 *silent = 0;
             }
         }
@@ -141,17 +138,20 @@ mod tests {
         viewers.end();
         assert_eq!((got(&mut slow), got(&mut late)), (vec![four.clone()], vec![four]));
     }
+
     #[test]
-    fn a_viewer_without_news_gets_a_comment_now_and_then() {
-        let (viewers, event) = (Viewers::default(), Bytes::from_static(b"event"));
+    fn a_viewer_without_news_gets_the_frame_of_the_moment_now_and_then() {
+        let viewers = Viewers::default();
         let mut stream = viewers.admit().unwrap();
         let mut got_at = Vec::new();
+        let event = |beat: u32| Bytes::from(beat.to_string());
         for beat in 0..=2 * KEEP_ALIVE_BEATS {
-            viewers.send(&event, false);
-            got_at.extend(got(&mut stream).into_iter().map(|event| (beat, event)));
+            viewers.send(&event(beat), false);
+            got_at.extend(got(&mut stream));
         }
-        let comment = Bytes::from_static(KEEP_ALIVE);
-        let (first, second) = (KEEP_ALIVE_BEATS, 2 * KEEP_ALIVE_BEATS);
-        assert_eq!(got_at, [(0, event), (first, comment.clone()), (second, comment)]);
+        assert_eq!(got_at, [0, KEEP_ALIVE_BEATS, 2 * KEEP_ALIVE_BEATS].map(event));
+        // The page waits for two of them.
+        let stale_ms: u32 = STALE_MS.parse().unwrap();
+        assert!(stale_ms > 2 * KEEP_ALIVE_BEATS * 1000);
     }
 }

@@ -120,6 +120,15 @@ fn panels_say_what_the_status_says() {
 }
 
 #[test]
+fn a_ramp_without_a_next_step_is_at_its_end_unless_it_was_rolled_back() {
+    let mut facts = facts("orders");
+    facts.status["guard"]["ramp"]["next"] = Value::Null;
+    assert!(text(&panels(&facts)["ramp"]).contains("50 % Begins anew at 10 % after a resume"));
+    facts.status["guard"]["rollback"] = Value::Null;
+    assert!(text(&panels(&facts)["ramp"]).contains("50 % At 10 %, its end"));
+}
+
+#[test]
 fn a_status_without_anything_has_sentences_in_the_place_of_figures() {
     let panels = panels(&Facts { status: json!({}), ..Facts::default() });
     for (panel, said) in [
