@@ -22,7 +22,7 @@ use crate::mirror::harm::Arm;
 use crate::mirror::order::Primary;
 use crate::route::Decision;
 use crate::tick::Span;
-use crate::trace::span::Ended;
+use crate::trace::span::{Cause, Ended};
 use crate::trace::tracer::Trace;
 use crate::view::View;
 use crate::vocab::{Outcome, Reason, Side};
@@ -47,8 +47,8 @@ pub struct Record {
     request_id: HeaderValue,
     decision: Option<Decision>,
     logged: Option<Logged>,
-    /// The status code of the reply.
-    pub code: u16,
+    /// The status code of the reply, once there is one.
+    pub code: Option<u16>,
     /// Why the proxy replied itself.
     pub error: Option<ProxyError>,
     /// What is to be told of the reply, if the request is mirrored.
@@ -92,7 +92,7 @@ impl Record {
             request_id,
             decision: None,
             logged: None,
-            code: CLIENT_LEFT,
+            code: None,
             error: None,
             mirrored: None,
             arm: None,
@@ -209,26 +209,27 @@ impl Record {
             return;
         }
         let shard = self.exchange.shard.clone();
-        let fault = match (end, self.error) {
-            (End::Path(fault), _) | (_, Some(ProxyError::Path(fault))) => Some(fault),
-            (End::Dropped, _) => {
-                self.dropped(&shard);
-                None
+        let (fault, is_cut) = match (end, self.error) {
+            (End::Path(fault), _) | (_, Some(ProxyError::Path(fault))) => (Some(fault), false),
+            (End::Dropped, _) if !self.is_cut() => {
+                self.exchange.blame(ClientFault::Abort);
+                (None, false)
             }
-            (End::Cut, _) => {
+            (End::Dropped | End::Cut, _) => {
                 self.count_cut(&shard);
-                None
+                (None, true)
             }
-            (End::Complete, _) => None,
+            (End::Complete, _) => (None, false),
         };
         let has_ended = end == End::Complete || fault.is_some();
         if let Some(primary) = self.mirrored.take() {
             self.tell(*primary, end, fault);
         }
+        let code = self.code.unwrap_or(CLIENT_LEFT);
         match self.decision {
-            None => shard.refused.count(self.code),
+            None => shard.refused.count(code),
             Some(decision) => {
-                let took = self.leave(self.code, fault);
+                let took = self.leave(code, fault);
                 // One whose client left was not waited for to its end, and a tunnel has none.
                 if let Some(arm) = self.arm.filter(|_| has_ended && !self.is_tunnel) {
                     shard.took(arm, took);
@@ -240,7 +241,7 @@ impl Record {
         }
         self.log(bytes, fault);
         if let Some(trace) = self.trace.take() {
-            self.end_trace(&trace, fault);
+            self.end_trace(&trace, fault, is_cut);
         }
     }
 
@@ -256,13 +257,12 @@ impl Record {
         }
     }
 
-    /// Either the drain's deadline cut it off, or the client is gone.
-    fn dropped(&self, shard: &Shard) {
+    /// Of one that was dropped: whether a drain's deadline cut it off; else the client is gone.
+    fn is_cut(&self) -> bool {
         match self.phase.get() {
-            Phase::Cut | Phase::Closed => self.count_cut(shard),
-            _ if self.exchange.is_cut() => self.count_cut(shard),
+            Phase::Cut | Phase::Closed => true,
             Phase::Starting | Phase::Serving | Phase::Leaving | Phase::Draining => {
-                self.exchange.blame(ClientFault::Abort);
+                self.exchange.is_cut()
             }
         }
     }
@@ -288,7 +288,7 @@ impl Record {
             path: self.decision.map(|decision| decision.side.name()),
             route: self.route(),
             reason: self.decision.map(|decision| decision.reason.name()),
-            code: self.code,
+            code: self.code.unwrap_or(CLIENT_LEFT),
             error: fault.map(PathFault::name).or(client_fault),
             failed_over: self.failed_over.map(PathFault::name),
             duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
@@ -307,14 +307,15 @@ impl Record {
     }
 
     /// Hands on the request's spans.
-    fn end_trace(&self, trace: &Trace, fault: Option<PathFault>) {
-        let client_fault = self.exchange.fault().map(ClientFault::name);
+    fn end_trace(&self, trace: &Trace, fault: Option<PathFault>, is_cut: bool) {
+        let cut = is_cut.then_some(Cause::Cut);
+        let by_client = self.exchange.fault().map(Cause::Client);
         trace.end(Ended {
             client: self.client,
             decision: self.decision.map(|decision| (decision.side, decision.reason)),
             route: self.route().map(str::to_owned),
-            code: (self.code != CLIENT_LEFT).then_some(self.code),
-            error: fault.map(PathFault::name).or(client_fault),
+            code: self.code,
+            cause: fault.map(Cause::Path).or(cut).or(by_client),
             failed_over: self.failed_over.map(PathFault::name),
         });
     }

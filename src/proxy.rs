@@ -131,8 +131,8 @@ impl Proxy {
             let target = request.uri().path().to_owned();
             record.keep_for_log(log.clone(), request.method().clone(), target);
         }
-        if let Some(sampling) = record.view().snapshot.sampling {
-            record.trace = self.tracer.begin(sampling, &client.peer, &request);
+        if let Some(sampling) = &record.view().snapshot.sampling {
+            record.trace = self.tracer.begin(sampling, &client.peer, (&request, present));
         }
         match self.depart(&client, &mut record, request, present) {
             Ok(Departure::Forward { sending, switching }) => {
@@ -285,7 +285,7 @@ impl Proxy {
     /// 8 and 10: the reply goes back, and is recorded when it has ended.
     fn reply(&self, client: &Client, mut record: Box<Record>, onward: Onward) -> ClientReply {
         let Onward { mut head, source, kept } = onward;
-        record.code = head.status.as_u16();
+        record.code = Some(head.status.as_u16());
         let may_close = client.socket.is_some();
         let is_ending = may_close && self.phase.get().is_ending();
         if is_ending && head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -319,7 +319,7 @@ impl Proxy {
             self.supplies.shard.out_of_resources.add(1);
         }
         let refusal = error.refusal();
-        record.code = refusal.status.as_u16();
+        record.code = Some(refusal.status.as_u16());
         record.error = Some(error);
         let may_close = client.socket.is_some();
         let closes = may_close && (refusal.close || self.phase.get().is_ending());

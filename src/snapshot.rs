@@ -132,7 +132,8 @@ pub(crate) fn compile(
     let mirror = MirrorPlan::new(&config, rules.targets(), old);
     let (epoch, is_moving) = (state.epoch, !state.paces.is_empty());
     let trace = &config.trace;
-    let sampling = trace.otlp_endpoint.as_ref().map(|_| Sampling::of(trace.sample_ratio));
+    let collector = trace.otlp_endpoint.clone();
+    let sampling = collector.map(|collector| Sampling::of(collector, trace.sample_ratio));
     Ok(Snapshot { config, rules, plans, client, epoch, mirror, sampling, helm, retired, is_moving })
 }
 

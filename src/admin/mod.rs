@@ -289,8 +289,9 @@ const SHOWN: [&str; 17] = [
 ];
 
 fn metrics(office: &Office, headers: &HeaderMap) -> Answer {
-    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    if accepted.any(openmetrics::is_wanted) {
+    // RFC 9110 section 5.3: several lines are one list.
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if openmetrics::is_wanted(&lines.collect::<Vec<_>>().join(",")) {
         let page = office.metrics.render_openmetrics();
         return reply(StatusCode::OK, openmetrics::FORMAT, page);
     }

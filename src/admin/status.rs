@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::admin::diffs;
 use crate::admin::judgement;
 use crate::admin::office::Office;
-use crate::config::Config;
+use crate::config::{Config, shown};
 use crate::error::{ClientFault, PathFault};
 use crate::metrics::shard::{Observed, SideCells};
 use crate::tls::Certificate;
@@ -133,12 +133,6 @@ fn requests(office: &Office, side: Side, route: RouteId) -> u64 {
 pub(crate) fn config(office: &Office) -> Value {
     let snapshot = office.publisher.current();
     let config = &snapshot.config;
-    let hook = config.ramp.as_ref().and_then(|ramp| ramp.webhook.as_ref());
-    let collector = config.trace.otlp_endpoint.as_ref();
-    // The path of such a URL is a password, more often than not.
-    let hook = hook.map(|hook| (hook.url(), hook.to_string()));
-    let shown = collector.map(|collector| (collector.url(), collector.to_string()));
-    let urls = hook.into_iter().chain(shown);
-    let text = urls.fold(config.text.clone(), |text, (url, shown)| text.replace(url, &shown));
+    let text = shown(&config.text);
     json!({ "file": office.publisher.file(), "hash": config.hash, "text": text })
 }

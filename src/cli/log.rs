@@ -7,7 +7,7 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::{LogConfig, LogLayout};
+use crate::config::{LogConfig, LogLayout, trimmed};
 
 /// What is logged wins over `log.level` if it is named here.
 const VARIABLE: &str = "CUTOVER_LOG";
@@ -29,7 +29,7 @@ impl Log {
     /// standard error is one, or will be when this process has taken over from another.
     pub(crate) fn start(is_terminal: bool) -> Self {
         let in_force = LogConfig::default();
-        let given = EnvFilter::try_from_env(VARIABLE).ok();
+        let given = std::env::var(VARIABLE).ok().and_then(|text| given(&text));
         let is_given = given.is_some();
         let filter = given.unwrap_or_else(|| in_force.level.filter());
         let (filter, filter_handle) = reload::Layer::new(filter);
@@ -52,6 +52,12 @@ impl Log {
         }
         self.in_force = config.clone();
     }
+}
+
+/// What the environment says; one that is empty says nothing.
+fn given(text: &str) -> Option<EnvFilter> {
+    let text = trimmed(text);
+    if text.is_empty() { None } else { EnvFilter::try_new(text).ok() }
 }
 
 fn writer(format: LogLayout, is_terminal: bool) -> Writer {

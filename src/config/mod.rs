@@ -13,6 +13,7 @@ mod mirror;
 mod model;
 mod raw;
 mod section;
+mod shown;
 mod telemetry;
 mod tls;
 mod url;
@@ -34,7 +35,10 @@ pub use crate::config::model::{
 };
 use crate::config::raw::Raw;
 pub use crate::config::section::Fault;
-pub use crate::config::telemetry::{LogConfig, LogLayout, TraceConfig, read_headers};
+pub use crate::config::shown::shown;
+pub use crate::config::telemetry::{
+    Collector, LogConfig, LogLayout, TraceConfig, read_headers, trimmed,
+};
 use crate::config::tls::{Place, named_files};
 use crate::error::is_out_of_resources;
 use crate::tls::{Certificate, Stamp};

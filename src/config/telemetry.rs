@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, de};
@@ -60,17 +61,25 @@ impl FromStr for Directives {
     fn from_str(text: &str) -> Result<Self, String> {
         // A word that is no level would be the name of a part of the program, and nothing else logged.
         let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-        for part in text.split(',').map(str::trim) {
+        let text = trimmed(text);
+        for part in text.split(',') {
             if !part.contains(['=', '[']) && !is_level(part) {
                 let levels = "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\"";
                 return Err(format!("`{part}` is not a level: {levels}"));
             }
         }
-        match EnvFilter::builder().parse(text) {
-            Ok(_) => Ok(Self(text.to_owned())),
+        match EnvFilter::builder().parse(&text) {
+            Ok(_) => Ok(Self(text)),
             Err(error) => Err(format!("`{text}`: {error}")),
         }
     }
+}
+
+/// Directives without spaces around their parts, which a filter takes for parts of names.
+#[must_use]
+pub fn trimmed(text: &str) -> String {
+    let tidy = |part: &str| part.split('=').map(str::trim).collect::<Vec<_>>().join("=");
+    text.split(',').map(tidy).collect::<Vec<_>>().join(",")
 }
 
 impl<'de> Deserialize<'de> for Directives {
@@ -95,15 +104,9 @@ pub struct TraceConfig {
 /// The `http://` or `https://` URL of a collector. Its path and query may be a secret, so it is shown
 /// without them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Collector(String);
+pub struct Collector(Arc<str>);
 
 impl Collector {
-    /// All of it as it is in the file: not for a log.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.0
-    }
-
     /// Where it takes spans: what is configured, and `/v1/traces` unless it ends so already.
     #[must_use]
     pub fn traces_url(&self) -> String {
@@ -120,7 +123,7 @@ impl FromStr for Collector {
         if text.contains(['?', '#']) {
             return Err("must have neither a query nor a fragment".to_owned());
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -235,6 +238,25 @@ mod tests {
             assert!(found.iter().any(is_there), "{line}: {found:?}");
             assert!(line.contains("nowhere") || !found.concat().contains("secret"), "{found:?}");
         }
+    }
+
+    #[test]
+    fn spaces_between_levels_mean_nothing() {
+        for (text, read) in [
+            ("info ", "info"),
+            (" info, cutover::mirror=warn", "info,cutover::mirror=warn"),
+            ("off , cutover = warn", "off,cutover=warn"),
+        ] {
+            let level = text.parse::<Directives>();
+            assert_eq!(level, Ok(Directives(read.to_owned())));
+            assert_eq!(level.unwrap().filter().to_string(), filter(read), "{text}");
+        }
+        // What is not trimmed is the name of a part of the program, or nothing at all.
+        assert_ne!(EnvFilter::new("info ").to_string(), filter("info"));
+    }
+
+    fn filter(text: &str) -> String {
+        EnvFilter::new(text).to_string()
     }
 
     #[test]

@@ -256,7 +256,8 @@ impl Page {
     }
 
     fn spans(&mut self, shared: &Shared) {
-        let dropped: u64 = shared.shards.iter().map(|shard| shard.spans_dropped.get()).sum();
+        let by_workers: u64 = shared.shards.iter().map(|shard| shard.spans_dropped.get()).sum();
+        let dropped = by_workers + shared.spans.dropped();
         let (exported, failed) = (shared.spans.exported(), shared.spans.failed());
         for (result, spans) in [("exported", exported), ("failed", failed), ("dropped", dropped)] {
             self.counter("cutover_spans_total", &[("result", result)], spans);

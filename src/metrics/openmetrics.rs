@@ -13,7 +13,9 @@ use crate::metrics::exemplar::Exemplar;
 pub const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const MEDIA: &str = "application/openmetrics-text";
 
-/// Whether a scraper that says `accept` would rather have OpenMetrics than the plain format.
+/// Whether a scraper that says `accept`, all of its lines, would rather have OpenMetrics than the plain
+/// format. It has to ask for OpenMetrics by name; what it says of the plain one may be a range, of
+/// which the narrowest counts (RFC 9110 section 12.5.1).
 #[must_use]
 pub fn is_wanted(accept: &str) -> bool {
     let weight = |wanted: &str| {
@@ -21,14 +23,16 @@ pub fn is_wanted(accept: &str) -> bool {
             let mut parts = range.split(';').map(str::trim);
             let is_it = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(wanted));
             // RFC 9110 section 12.4.2: without a weight it is 1.
-            let weight = parts.find_map(|part| part.strip_prefix("q="));
-            let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+            let mut pairs = parts.filter_map(|part| part.split_once('='));
+            let weight = pairs.find(|(name, _)| name.eq_ignore_ascii_case("q"));
+            let weight = weight.map_or(1.0, |(_, weight)| weight.parse().unwrap_or(0.0));
             is_it.then_some(weight)
         });
-        ranges.fold(0.0, f64::max)
+        ranges.reduce(f64::max)
     };
-    let ours = weight(MEDIA);
-    ours > 0.0 && ours >= weight("text/plain")
+    let ours = weight(MEDIA).unwrap_or(0.0);
+    let plain = ["text/plain", "text/*", "*/*"].into_iter().find_map(weight);
+    ours > 0.0 && ours >= plain.unwrap_or(0.0)
 }
 
 /// Whose exemplars are shown: of one family, by the labels of a histogram and the number of a bucket.
@@ -143,6 +147,13 @@ mod tests {
             ("text/plain, application/openmetrics-text;q=0.5", false),
             ("application/openmetrics-text;q=0", false),
             ("application/openmetrics-text;q=x", false),
+            ("application/openmetrics-text;Q=0", false),
+            ("application/openmetrics-text; Q=0.5,text/plain;Q=0.6", false),
+            ("application/openmetrics-text;q=0.5,*/*", false),
+            ("application/openmetrics-text;q=0.5,text/*;q=0.6", false),
+            ("application/openmetrics-text,*/*", true),
+            ("application/openmetrics-text;q=0.5,text/plain;q=0.4,*/*", true),
+            ("application/openmetrics-text;q=0.5,text/*;q=0.4,*/*", true),
             ("text/plain", false),
             ("*/*", false),
             ("", false),

@@ -5,6 +5,7 @@
 //! collector that is slow, hung or gone costs spans and nothing else.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -20,11 +21,18 @@ use crate::publisher::Publisher;
 use crate::trace::otlp::Collector;
 use crate::trace::span::Finished;
 
-/// Recorded requests that may wait for the exporter, over all workers: some 4 MiB.
+/// Recorded requests that may wait for the exporter, over all workers: some 3 MiB, and at most 20. One that
+/// a hostile client made as large as it can be keeps [`PATH_MAX`], [`HOST_MAX`], [`METHOD_MAX`] and the name
+/// of a route, and sixteen attempts of some 200 bytes: under 5 KiB.
+///
+/// [`PATH_MAX`]: crate::trace::span::PATH_MAX
+/// [`HOST_MAX`]: crate::trace::span::HOST_MAX
+/// [`METHOD_MAX`]: crate::trace::span::METHOD_MAX
 const QUEUE_MAX: usize = 4_096;
 /// How long a drain waits for the last spans.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
-/// The most requests of one batch: with their attempts some hundred KiB of protobuf.
+/// The most requests of one batch: some hundred KiB of protobuf, and at most 8 MiB, as each attempt names the
+/// path again.
 const BATCH_MAX: usize = 256;
 /// How often the exporter looks for spans.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -73,66 +81,95 @@ fn run(
     let runtime = Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         let mut published = publisher.follow();
-        let mut desk = Desk::new(queue, publisher.metrics().spans.clone());
-        desk.adopt(&publisher.current().config.trace);
+        let mut desk = Desk::new(queue, publisher);
+        desk.adopt();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 // Either stopped, or the app is gone.
                 _ = &mut stopped => break,
-                Ok(()) = published.changed() => desk.adopt(&publisher.current().config.trace),
+                Ok(()) = published.changed() => desk.adopt(),
                 _ = look.tick(), if desk.collector.is_some() => {
-                    if desk.export().await == BATCH_MAX {
+                    if desk.export() == BATCH_MAX {
                         look.reset_immediately();
                     }
                 }
             }
         }
         let until = Instant::now() + FLUSH_MAX;
-        while Instant::now() < until && desk.export().await > 0 {}
+        while Instant::now() < until && desk.export() > 0 {}
     });
     Ok(())
 }
 
-struct Desk {
+struct Desk<'a> {
     queue: Receiver<Finished>,
+    publisher: &'a Publisher,
     counts: Arc<SpanCounts>,
     config: Option<TraceConfig>,
     collector: Option<Collector>,
 }
 
-impl Desk {
-    fn new(queue: Receiver<Finished>, counts: Arc<SpanCounts>) -> Self {
-        Self { queue, counts, config: None, collector: None }
+impl<'a> Desk<'a> {
+    fn new(queue: Receiver<Finished>, publisher: &'a Publisher) -> Self {
+        let counts = publisher.metrics().spans.clone();
+        Self { queue, publisher, counts, config: None, collector: None }
     }
 
-    /// Exports as `config` says from now on.
-    fn adopt(&mut self, config: &TraceConfig) {
+    /// Exports as the config in force says from now on.
+    fn adopt(&mut self) {
+        let snapshot = self.publisher.current();
+        let config = &snapshot.config.trace;
         if self.config.as_ref() == Some(config) {
             return;
         }
-        self.collector = Collector::of(config).unwrap_or_else(|error| {
-            tracing::error!(%error, "spans can't be exported");
-            None
-        });
+        self.collector = Collector::of(config, self.collector.take());
         self.config = Some(config.clone());
+        if self.collector.is_none() {
+            let left = self.queue.try_iter().take(QUEUE_MAX);
+            self.counts.let_go(left.map(|finished| finished.spans()).sum());
+        }
     }
 
     /// Exports a batch; how many requests were in it.
-    async fn export(&self) -> usize {
+    fn export(&mut self) -> usize {
         let batch: Vec<_> = self.queue.try_iter().take(BATCH_MAX).collect();
         let requests = batch.len();
         if requests == 0 {
             return 0;
         }
-        let spans = batch.iter().map(Finished::spans).sum();
-        let is_taken = match &self.collector {
-            Some(collector) => collector.export(&batch).await,
-            // They were recorded just before a reload took the collector away.
-            None => false,
+        // What was recorded by a newer config than the one that is known here is not taken for what an
+        // older one has left: that is for nobody any more, whoever comes next.
+        self.adopt();
+        let is_due = |finished: &Finished| {
+            self.collector.as_ref().is_some_and(|collector| collector.is_for(finished))
         };
-        self.counts.add(is_taken, spans);
+        let (due, left): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_due);
+        self.counts.let_go(left.iter().map(Finished::spans).sum());
+        if let Some(collector) = self.collector.as_mut().filter(|_| !due.is_empty()) {
+            let taken = caught(|| collector.export(&due));
+            self.counts.sent(taken, due.iter().map(Finished::spans).sum());
+        }
         requests
+    }
+}
+
+/// How many spans were taken; none if that panics: it costs a batch, and not all that come after it.
+fn caught(export: impl FnOnce() -> u64) -> u64 {
+    catch_unwind(AssertUnwindSafe(export)).unwrap_or_else(|_| {
+        tracing::error!("an export of spans panicked");
+        0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_takes_no_spans_and_ends_nothing() {
+        assert_eq!(caught(|| 7), 7);
+        assert_eq!(caught(|| panic!("of a test")), 0);
     }
 }

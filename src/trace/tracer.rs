@@ -12,41 +12,44 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use tokio::time::Instant;
 
+use crate::config::Collector;
 use crate::error::ProxyError;
 use crate::ids::Ids;
 use crate::metrics::shard::Shard;
-use crate::trace::span::{Attempt, Ended, Finished, Head};
+use crate::trace::span::{
+    Attempt, Cause, Ended, Finished, Head, PATH_MAX, Verb, shortened, sound_host,
+};
 use crate::upstream::endpoint::Endpoint;
 use crate::vocab::Side;
 use crate::wire::forwarded::Peer;
+use crate::wire::present::{Field, Present};
 use crate::wire::trace::{Parent, TRACEPARENT, traceparent};
 
 /// Attempts of one request that are kept: at most six endpoints of each path, and one that moved on
 /// from a connection that was on its way out.
 const ATTEMPTS_MAX: usize = 16;
-/// How much of a target's path is kept, in bytes: a head may have a MiB of it.
-const PATH_MAX: usize = 1_024;
 /// 2^64, the number of draws.
 const DRAWS: f64 = 18_446_744_073_709_551_616.0;
 
-/// Which requests are recorded of those whose caller has not decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whom requests are recorded for, and which of those whose caller has not decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sampling {
+    collector: Collector,
     below: u64,
 }
 
 impl Sampling {
     /// Of a share of them, 0 to 1.
     #[must_use]
-    pub fn of(ratio: f64) -> Self {
+    pub fn of(collector: Collector, ratio: f64) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         let below = (ratio * DRAWS) as u64;
-        Self { below }
+        Self { collector, below }
     }
 
     /// Whether the one with `draw` is, which is uniform over its range. The lower half of a trace id is
     /// such a draw, and by it every service along the way decides alike.
-    const fn takes(self, draw: u64) -> bool {
+    const fn takes(&self, draw: u64) -> bool {
         draw < self.below
     }
 }
@@ -70,11 +73,12 @@ impl Tracer {
     /// decided, and so has one that does not.
     pub fn begin<B>(
         self: &Rc<Self>,
-        sampling: Sampling,
+        sampling: &Sampling,
         peer: &Peer,
-        request: &Request<B>,
+        (request, present): (&Request<B>, Present),
     ) -> Option<Rc<Trace>> {
-        let parent = traceparent(request.headers()).and_then(Parent::of);
+        let given = present.has(Field::Traceparent).then(|| traceparent(request.headers()));
+        let parent = given.flatten().and_then(Parent::of);
         let (trace_id, parent) = match parent {
             Some(Parent { sampled: false, .. }) => return None,
             Some(Parent { trace_id, span_id, .. }) => (trace_id, Some(span_id)),
@@ -89,19 +93,20 @@ impl Tracer {
             }
         };
         let uri = request.uri();
-        let host = uri.authority().map(http::uri::Authority::as_str).map(str::to_owned);
-        let field = || request.headers().get(http::header::HOST)?.to_str().ok().map(str::to_owned);
+        let host = uri.authority().map(http::uri::Authority::as_str);
+        let field = || request.headers().get(http::header::HOST)?.to_str().ok();
         Some(Rc::new(Trace {
             tracer: self.clone(),
+            collector: sampling.collector.clone(),
             trace_id,
             parent,
             span_id: self.span_id(),
             began: (SystemTime::now(), Instant::now()),
             head: Head {
-                method: request.method().clone(),
-                path: shortened(uri.path()),
+                method: Verb::of(request.method()),
+                path: shortened(uri.path(), PATH_MAX),
                 version: request.version(),
-                host: host.or_else(field),
+                host: host.or_else(field).and_then(sound_host),
                 is_secure: peer.is_secure,
             },
             attempts: RefCell::default(),
@@ -118,6 +123,7 @@ impl Tracer {
 #[derive(Debug)]
 pub struct Trace {
     tracer: Rc<Tracer>,
+    collector: Collector,
     trace_id: u128,
     parent: Option<u64>,
     span_id: u64,
@@ -180,9 +186,10 @@ impl Trace {
         let now = self.now();
         let mut attempts = self.attempts.take();
         for attempt in attempts.iter_mut().filter(|attempt| attempt.ended.is_none()) {
-            (attempt.ended, attempt.error) = (Some(now), outcome.error);
+            (attempt.ended, attempt.error) = (Some(now), outcome.cause.map(Cause::name));
         }
         let finished = Finished {
+            collector: self.collector.clone(),
             trace_id: self.trace_id,
             parent: self.parent,
             span_id: self.span_id,
@@ -244,17 +251,13 @@ impl Trail {
     }
 }
 
-fn shortened(path: &str) -> String {
-    let mut ends = (0..=path.len().min(PATH_MAX)).rev();
-    let end = ends.find(|end| path.is_char_boundary(*end)).unwrap_or(0);
-    path[..end].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, sync_channel};
 
     use super::*;
+    use crate::error::ClientFault;
+    use crate::trace::span::HOST_MAX;
 
     fn tracer(room: usize) -> (Rc<Tracer>, Receiver<Finished>) {
         let (sender, receiver) = sync_channel(room);
@@ -266,6 +269,10 @@ mod tests {
         if !parent.is_empty() {
             request = request.header(TRACEPARENT, parent);
         }
+        record(tracer, ratio, &request.body(()).unwrap())
+    }
+
+    fn record(tracer: &Rc<Tracer>, ratio: f64, request: &Request<()>) -> Option<Rc<Trace>> {
         let peer = Peer {
             address: [192, 0, 2, 1].into(),
             address_value: HeaderValue::from_static("192.0.2.1"),
@@ -273,16 +280,17 @@ mod tests {
             is_secure: false,
             certificate: None,
         };
-        tracer.begin(Sampling::of(ratio), &peer, &request.body(()).unwrap())
+        let sampling = Sampling::of("http://a".parse().unwrap(), ratio);
+        tracer.begin(&sampling, &peer, (request, Present::of(request.headers())))
     }
 
-    fn ended(error: Option<&'static str>) -> Ended {
+    fn ended(cause: Option<Cause>) -> Ended {
         Ended {
             client: [192, 0, 2, 1].into(),
             decision: None,
             route: None,
             code: Some(200),
-            error,
+            cause,
             failed_over: None,
         }
     }
@@ -322,7 +330,7 @@ mod tests {
         trace.failed("connect");
         let second = trace.attempt(Side::Async, "127.0.0.1:2", false);
         trace.answered(StatusCode::OK);
-        trace.end(ended(Some("abort")));
+        trace.end(ended(Some(Cause::Client(ClientFault::Abort))));
         let finished = receiver.recv().unwrap();
         assert_eq!(finished.spans(), 3);
         let sent = [first, second].map(|field| Parent::of(&field).unwrap());
@@ -350,8 +358,25 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_is_cut_at_a_character() {
-        assert_eq!(shortened(&"é".repeat(600)).len(), 1_024);
-        assert_eq!(shortened(&format!("/{}", "é".repeat(600))).len(), 1_023);
+    fn no_secret_is_kept_and_nothing_that_is_long() {
+        let (tracer, _receiver) = tracer(1);
+        let long = "x".repeat(HOST_MAX + 1);
+        let invented = "M".repeat(5_000);
+        let known = |method| Verb::Known(method);
+        for (method, target, field, host, verb) in [
+            ("GET", "/", "a:80", Some("a:80"), known("GET")),
+            ("GET", "http://b:1/", "a", Some("b:1"), known("GET")),
+            ("GET", "http://user:secret@b/", "a", None, known("GET")),
+            ("GET", "/", "user:secret@a", None, known("GET")),
+            ("PATCH", "/", &long[1..], Some(&long[1..]), known("PATCH")),
+            ("GET", "/", &*long, None, known("GET")),
+            ("get", "/", "", None, Verb::Other("get".to_owned())),
+            (&*invented, "/", "a", Some("a"), Verb::Other(invented[..64].to_owned())),
+        ] {
+            let request = Request::builder().method(method).uri(target).header("host", field);
+            let request = request.body(()).unwrap();
+            let head = &record(&tracer, 1.0, &request).unwrap().head;
+            assert_eq!((head.host.as_deref(), &head.method), (host, &verb), "{method} {target}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::admin::get;
 use crate::harness::collector::Collector;
 use crate::harness::raw::Raw;
 use crate::harness::raw_backend::Scripted;
-use crate::harness::{Proxy, Setup, eventually};
+use crate::harness::{Backend, Proxy, Setup, eventually};
 
 #[test]
 fn metrics_are_a_page_that_a_scraper_can_read() {
@@ -103,6 +103,16 @@ fn openmetrics(proxy: &Proxy) -> String {
         client.ask(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n\r\n"));
     assert!(page.field("content-type").unwrap().starts_with("application/openmetrics-text; "));
     page.text()
+}
+
+#[test]
+fn several_lines_of_accept_are_one_list() {
+    let nowhere = Backend::refused();
+    let proxy = Setup::new(nowhere, nowhere).workers(1).start();
+    let lines = "Accept: application/openmetrics-text;q=0.5\r\nAccept: text/plain";
+    let page = Raw::connect(proxy.admin)
+        .ask(format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n{lines}\r\n\r\n", proxy.admin));
+    assert!(page.field("content-type").unwrap().starts_with("text/plain; "));
 }
 
 #[test]

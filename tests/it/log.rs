@@ -68,3 +68,18 @@ fn the_environment_s_level_wins() {
     reload(&proxy, &setup, 0.2, lines);
     eventually!(is_told(&proxy, "0.1") && is_told(&proxy, "0.2"), "{}", proxy.said());
 }
+
+#[test]
+fn an_empty_level_of_the_environment_is_none() {
+    let backend = Scripted::start();
+    let setup = Setup::new(backend.address, backend.address);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cutover.toml");
+    std::fs::write(&file, setup.text()).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.env("CUTOVER_LOG", " ").args(["run", "--config"]).arg(&file);
+    let proxy = Process::start_by(command, dir, file);
+    reload(&proxy, &setup, 0.1, "[log]\nlevel = \"info, cutover = info\"\n");
+    reload(&proxy, &setup, 0.2, "");
+    eventually!(is_told(&proxy, "0.2"), "{}", proxy.said());
+}

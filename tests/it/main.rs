@@ -74,6 +74,7 @@ mod tls_config;
 mod tls_ends;
 mod tls_upstream;
 mod trace;
+mod trace_collectors;
 mod tunnel;
 mod upgrade;
 mod wire;

@@ -238,7 +238,7 @@ fn a_failover_has_an_attempt_on_each_path_and_a_refusal_none() {
     assert_eq!(clients.iter().map(of).collect::<Vec<_>>(), expected);
     Raw::connect(proxy.address).ask("GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
     let refused = collector.spans(4).pop().unwrap();
-    assert_eq!((refused.get("http.response.status_code"), refused.is_error), ("400", true));
+    assert_eq!((refused.get("http.response.status_code"), refused.is_error), ("400", false));
     assert_eq!((refused.get("error.type"), refused.get("cutover.path")), ("bad_request", ""));
 }
 
