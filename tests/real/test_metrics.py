@@ -90,4 +90,4 @@ class MetricsPage(RealTest):
         self.assertGreaterEqual(len(exemplars), 2)
         for exemplar in exemplars:
             self.assertRegex(exemplar.labels["trace_id"], "^[0-9a-f]{32}$")
-            self.assertAlmostEqual(exemplar.timestamp, time.time(), delta=60)
+            self.assertAlmostEqual(float(exemplar.timestamp), time.time(), delta=60)
