@@ -166,8 +166,11 @@ impl Worker {
 impl Desk {
     fn spawn_acceptor(self: Rc<Self>, acceptor: Acceptor, mut phase: Follower) {
         spawn(async move {
-            // Before that a process that is succeeded accepts. A signal that is gone stops the acceptor too.
-            let _ = phase.wait_for(|phase| *phase >= Phase::Serving).await;
+            // Before that a process that is succeeded accepts.
+            if phase.wait_for(|phase| *phase >= Phase::Serving).await.is_err() {
+                // The start failed, and the socket is still that process's: it must not be made deaf.
+                return;
+            }
             let relief = self.crew.relief().clone();
             let stop = async move {
                 tokio::select! {
