@@ -135,12 +135,14 @@ impl App {
         }
         // First the names, then the requests: until then these wait in the accept queue.
         let control = spawn_control(runtime, admin_listener, office.clone(), is_ours.subscribe())?;
+        if predecessor.is_some() {
+            are_known(&publisher, &unresolved)?;
+        }
         let (mirror, hub) = spawn_mirror(&publisher, office.comparison.clone(), workers)?;
         let (exporter, spans) = trace::start(publisher.clone()).context("can't export spans")?;
         let senders = (log_sender.as_ref(), &spans);
         let (threads, workers_done) = spawn_workers(bound, &hub, &office, &signal, senders)?;
         if let Some(predecessor) = predecessor {
-            are_known(&publisher, &unresolved)?;
             predecessor.take_over(given)?;
             // Who waits to be accepted does not wait for a disk.
             signal.advance(Phase::Serving);
