@@ -1,4 +1,4 @@
-//! What the guard does beside judging: it records baselines, and keeps the history.
+//! What the guard does beside judging: it records baselines, adds audits to them, and keeps the history.
 
 use std::io;
 use std::sync::PoisonError;

@@ -109,7 +109,7 @@ fn edit(
 const LABELS: &[(&str, &str)] = &[("kind", "configured"), ("route", "default")];
 
 #[test]
-fn three_hundred_edits_in_five_ways_are_each_in_force_in_500_ms_and_fail_no_request() {
+fn three_hundred_edits_in_five_ways_are_in_force_in_500_ms_nine_of_ten_and_fail_no_request() {
     let _alone = heavy();
     let (legacy, async_) = (Backend::counting("a"), Backend::counting("b"));
     let setup = Setup::new(legacy.address, async_.address).weight(0.9);

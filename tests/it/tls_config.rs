@@ -92,7 +92,7 @@ fn place_data(dir: &Path, issued: &Issued) {
 }
 
 #[test]
-fn a_change_of_the_files_is_in_force_in_500_ms_in_whichever_way_it_is_made() {
+fn a_change_of_the_files_in_whichever_way_is_in_force_in_500_ms_nine_times_of_ten() {
     let _alone = heavy();
     let authority = Authority::new();
     let first = authority.issue(&["first.test"]);
